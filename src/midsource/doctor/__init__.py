@@ -1,0 +1,1 @@
+"""Checks, healing and drills."""

@@ -1,0 +1,1 @@
+"""Durable jobs and ticks; the only importer of DBOS."""

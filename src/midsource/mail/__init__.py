@@ -1,0 +1,1 @@
+"""Content to bytes: personalisation, MIME, DKIM. Pure."""

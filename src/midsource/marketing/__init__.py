@@ -1,0 +1,1 @@
+"""The marketing role: people, targeting, deliveries, hand-over, synchronisation."""

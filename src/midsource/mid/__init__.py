@@ -1,0 +1,1 @@
+"""The mid-sourcing role: reception, ledger, dispatch, sending, feed."""

@@ -1,0 +1,16 @@
+"""Time as a parameter: whoever needs it takes a ``Clock``; the system's is ``net.clock.SystemClock``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time for people and pointers, boot time for leases."""
+
+    def now(self) -> datetime:
+        """Return the wall time, aware, in UTC."""
+
+    def boot_seconds(self) -> float:
+        """Return seconds since boot, suspended time included: never steps back, comparable within one machine."""

@@ -1,0 +1,1 @@
+"""The asyncio shell: dialer, resolver, SMTP sender, system clock."""

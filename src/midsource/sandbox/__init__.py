@@ -1,0 +1,1 @@
+"""An SMTP sink with provider personalities and an inbox."""

@@ -1,0 +1,1 @@
+"""Secrets, account keys, console access."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, migrations, COPY, leases; one module per aggregate."""

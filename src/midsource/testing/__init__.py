@@ -1,0 +1,1 @@
+"""Real, documented doubles: manual clock, static resolver, scripted peer."""

@@ -1,0 +1,1 @@
+"""HTTP: link API, console, health."""

@@ -1,0 +1,1 @@
+"""The contract between the halves: schema, client, credentials."""

@@ -1,0 +1,1 @@
+"""Technical workflows: one module each, all of one shape."""
