@@ -28,7 +28,7 @@ check: $(STAMP)  ## formatting, lint, types, layers
 
 lock:            ## pin every dependency with its hash (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-annotate --quiet --output-file requirements.lock
+	    --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean:           ## remove the environment and caches (never a home folder with data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
