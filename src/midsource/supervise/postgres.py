@@ -1,0 +1,187 @@
+"""The embedded PostgreSQL of a home, for whoever needs it: started by the first user, stopped after the last.
+
+    server = EmbeddedPostgres(home, postgres_bin=None, runtime_dir=None, progress=print)
+    with server.use() as database:
+        database.ensure_database("marketing")
+        engine = create_engine(database.dsn("marketing", driver="postgresql+psycopg"))
+
+A user holds ``users.lock`` shared for the length of ``use()``; locks, not lists of pids, count the users. The server
+belongs to the *holder*, a small detached process that the first user starts (``postgres_holder``), so whoever started it
+may leave while others stay. When the server dies the holder starts it again; when the holder dies the server goes with
+it, and the next ``use()``, or ``revive()`` by somebody who stays, starts another. ``use()`` waits without limit while
+the server recovers and hands each new sentence of the holder to ``progress``; it raises when the server cannot start.
+
+Settings and binaries are those of the user who started the holder; they change with the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from midsource.model.errors import Failed, Unhealthy
+from midsource.supervise import roles
+from midsource.supervise.locks import is_held, open_lock, try_lock
+from midsource.supervise.places import SYSTEM_FOLDER, HomeFiles
+from midsource.supervise.state import Order, Phase, State
+
+IDLE_SECONDS = 5.0  # commands in a row share one server instead of starting it each time
+POLL_SECONDS = 0.05  # a first start takes about a second
+SILENT_ENDS = 3  # a holder that ends without a reason is started again this often
+STOP_SECONDS = 120.0  # the last checkpoint of a busy server with a slow disk
+REVIVE_SECONDS = 5.0  # between two attempts of ``revive``
+_HOLDER = "midsource.supervise.postgres_holder"
+_SOURCES = Path(__file__).parents[2]
+
+
+class PostgresUse:
+    """A user's hold on the running server; good until the block of ``EmbeddedPostgres.use`` ends."""
+
+    def __init__(self, server: EmbeddedPostgres, socket: str) -> None:
+        self._server = server
+        self._socket = socket
+        self._revived = 0.0
+
+    def dsn(self, database: str, *, driver: str = "postgresql") -> str:
+        """Return the URL of a database; for SQLAlchemy pass ``driver="postgresql+psycopg"``. Holds a password."""
+        return roles.url(self._server.files, self._socket, database).replace("postgresql", driver, 1)
+
+    def ensure_database(self, name: str) -> bool:
+        """Make the database unless it exists; True if it was made. Raises ``Failed`` when PostgreSQL refuses."""
+        try:
+            with roles.connect(self._server.files, self._socket, roles.OWNER) as connection:
+                if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
+                    return False
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        except psycopg.errors.DuplicateDatabase:
+            return False  # another process was first
+        except psycopg.Error as error:
+            raise Failed(f"database {name} could not be made ({error})", "see log/postgres.log") from error
+        return True
+
+    def revive(self) -> bool:
+        """Start a holder if there is none, without waiting; True if one was started. Cheap: call it each second."""
+        now = time.monotonic()
+        if is_held(self._server.files.owner_lock) or now - self._revived < REVIVE_SECONDS:
+            return False
+        self._revived = now
+        self._server.start_holder()
+        return True
+
+
+class EmbeddedPostgres:
+    """The server of one home.
+
+    ``postgres_bin``: a folder of binaries instead of the wheel's. ``runtime_dir``: the user's runtime folder, for a
+    socket whose path in the home would be too long. ``settings``: over our own. ``system_folder``: where root puts what
+    the server's user must reach. ``idle_seconds``: how long the server stays up after its last user.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        postgres_bin: Path | None = None,
+        runtime_dir: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+        system_folder: Path = SYSTEM_FOLDER,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self.files = HomeFiles(home.absolute())
+        self._progress = progress
+        self._order = Order(
+            home=str(self.files.home),
+            postgres_bin=str(postgres_bin.absolute()) if postgres_bin else "",
+            runtime_folder=str(runtime_dir.absolute()) if runtime_dir else "",
+            system_folder=str(system_folder.absolute()),
+            idle_seconds=idle_seconds,
+            settings=dict(settings or {}),
+        )
+
+    @contextmanager
+    def use(self) -> Iterator[PostgresUse]:
+        """Hold the server for the block, starting it if need be. Raises ``Unhealthy`` or ``Failed`` when it cannot run."""
+        self.files.make()
+        lock = open_lock(self.files.users_lock)
+        try:
+            told = ""
+            while not try_lock(lock, shared=True):  # the holder is just stopping: its successor serves us
+                if not told:
+                    told = "PostgreSQL is stopping; it is started again in a moment"
+                    self._progress(told)
+                time.sleep(POLL_SECONDS)
+            yield PostgresUse(self, self._wait_until_running())
+        finally:
+            os.close(lock)
+
+    def status(self) -> State:
+        """Return the holder's last report, or an absent one when no holder lives."""
+        if not self.files.home.is_dir() or not self.files.owner_lock.exists() or not is_held(self.files.owner_lock):
+            return State(Phase.ABSENT, "PostgreSQL does not run")
+        return State.read(self.files)
+
+    def stop_now(self) -> bool:
+        """Stop the server whoever uses it, and wait; False if it did not run. Raises ``Unhealthy`` after two minutes."""
+        if self.status().phase is Phase.ABSENT:
+            return False
+        self.files.stop_request.touch(mode=0o600)
+        deadline = time.monotonic() + STOP_SECONDS
+        while is_held(self.files.owner_lock):
+            if time.monotonic() > deadline:
+                raise Unhealthy(f"PostgreSQL was still stopping after {STOP_SECONDS:.0f} s", "see log/postgres.log")
+            time.sleep(POLL_SECONDS)
+        self.files.stop_request.unlink(missing_ok=True)
+        return True
+
+    def start_holder(self) -> None:
+        """Start a holder, which detaches itself; it leaves at once if there is one."""
+        with self.files.holder_log.open("ab") as log:
+            subprocess.run(
+                [sys.executable, "-P", "-m", _HOLDER, self._order.to_json()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(_SOURCES)},
+                cwd="/",  # a daemon keeps no folder busy
+                start_new_session=True,
+                check=False,
+            )
+
+    def _wait_until_running(self) -> str:
+        """Return the socket folder of the running server, starting a holder whenever there is none."""
+        told = ""
+        started = 0
+        while True:
+            state = State.read(self.files)
+            if not is_held(self.files.owner_lock):
+                if started and state.phase is Phase.FAILED:
+                    raise state.error()
+                if started == SILENT_ENDS:
+                    raise Unhealthy("PostgreSQL's holder ended without a reason", f"see {self.files.holder_log}")
+                self.start_holder()
+                started += 1
+                continue
+            if state.phase is Phase.RUNNING and self._answers(state.socket):
+                return state.socket
+            if state.phase is Phase.FAILING:
+                raise state.error()
+            if state.sentence != told and state.phase not in (Phase.RUNNING, Phase.FAILED, Phase.ABSENT):
+                told = state.sentence
+                self._progress(told)
+            time.sleep(POLL_SECONDS)
+
+    def _answers(self, socket: str) -> bool:
+        try:
+            roles.connect(self.files, socket, roles.OWNER).close()
+        except psycopg.OperationalError:
+            return False
+        return is_held(self.files.owner_lock)

@@ -1,0 +1,32 @@
+"""When a process that ended is started again: pure, for the supervisor's children and for the embedded PostgreSQL.
+
+A process that lived ``STEADY_SECONDS`` was well: the next start is at once ``FIRST_SECONDS`` away. One that keeps
+falling over waits twice as long each time, up to ``LONGEST_SECONDS``, and is never given up: its cause (a full disk, a
+database that is down) usually goes away by itself, and the operator sees it failing meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIRST_SECONDS = 1.0
+LONGEST_SECONDS = 60.0
+STEADY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """How often in a row a process ended early, and how often in all."""
+
+    in_a_row: int = 0
+    total: int = 0
+
+    def after(self, lived_seconds: float) -> Restarts:
+        """Return the count after one more life of that length."""
+        return Restarts(1 if lived_seconds >= STEADY_SECONDS else self.in_a_row + 1, self.total + 1)
+
+    def delay_seconds(self) -> float:
+        """Return how long to wait before the next start: 0 before the first, then 1, 2, 4 ... 60."""
+        if self.in_a_row == 0:
+            return 0.0
+        return float(min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(self.in_a_row - 1, 10)))
