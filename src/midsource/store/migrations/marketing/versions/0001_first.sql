@@ -199,11 +199,15 @@ create table pointer (
     account    text not null references external_account (name),
     stream     text not null check (stream in ('deliveries', 'logs')),
     lane       text not null check (lane in ('backlog', 'recent')),
-    generation uuid,
-    seq        bigint not null default 0,
-    row        integer not null default 0,
-    reached_at timestamptz not null,          -- sequenced_at of the last batch applied, or of the turn that found nothing more
-    shown      text not null default '',      -- what the option last showed; a different text was written by hand and wins
+    generation uuid,                         -- of the mid that gave the cursor; null: never asked
+    cursor     text not null default '',     -- as the mid gave it; '': the next page starts by time, at reached_at
+    seq        bigint not null default 0,    -- of the last batch applied: the lag, and where lanes meet
+    start_seq  bigint not null default 0,    -- recent lane: everything from this batch on was read without a gap
+    reached_at timestamptz not null,         -- sequenced_at of the last batch applied, or of the turn that found nothing more
+    shown      text not null default '',     -- what the option last showed; a different text was written by hand and wins
+    -- The page window outlives a slice, or a page that times out would be found too large again by every slice.
+    page_rows    integer not null default 5000 check (page_rows > 0),
+    page_ceiling integer not null default 20000 check (page_ceiling > 0),
     version    bigint not null default 1,
     moved_at   timestamptz not null default now(),
     primary key (account, stream, lane)
