@@ -1,0 +1,370 @@
+"""One SMTP connection from dialling to QUIT: performs what `smtp.session` decides.
+
+Order of events for each message: taken from the source; `Recorder.may_send_body`; `Recorder.started` (make it durable
+enough before returning: the body follows in the same turn of the loop); body; `Recorder.finished` with the attempt. A
+body above 64 kB is asked for `may_send_body` again when all but its final dot has left this process.
+
+Whatever happens, every message taken ends in exactly one of: `finished`, or a place in ``ConnectionEnd.returned``
+(nothing about it was ever written). An exception of the recorder ends the connection and is raised, and the message it
+was about has not been written. Cancelling closes the socket and reports what was open, a body under way as Lost at Stage.BODY.
+
+Everything runs inside the protocol's callbacks, without a task or a stream buffer per connection: at full speed a
+message costs two turns of the loop. Bounds: `Timeouts`, and one write buffer of one chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol, assert_never, cast
+
+from midsource.model.outcome import Attempt, Lost, Reply, Stage
+from midsource.net.dialer import Dialer, Endpoint
+from midsource.net.source import Source
+from midsource.smtp.events import (
+    Closed,
+    Event,
+    Finished,
+    NeedData,
+    Ready,
+    Replied,
+    Returned,
+    Send,
+    Started,
+    StartTls,
+    Transaction,
+)
+from midsource.smtp.session import ClientSession
+
+WITHHELD = "withheld: our lease on the message ends"
+MESSAGES_PER_CONNECTION = 1000
+"""Providers cut between 20 and 1000 (MX rules say where); more gains nothing over a new connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds to wait for each answer. Defaults: RFC 5321 4.5.3.2, but 30 s for TCP and TLS, which have no retries inside."""
+
+    connect_seconds: float = 30
+    banner_seconds: float = 300
+    command_seconds: float = 300
+    data_seconds: float = 120
+    body_seconds: float = 600
+    tls_seconds: float = 30
+    quit_seconds: float = 5  # nothing depends on the answer
+    idle_seconds: float = 10  # ours: an open connection without work burns the provider's patience
+
+    def capped(self, connect: float, other: float, data: float) -> Timeouts:
+        """Return these under an MX rule's caps (seconds): TCP connect, after the body, everything else."""
+        return Timeouts(
+            min(self.connect_seconds, connect),
+            min(self.banner_seconds, other),
+            min(self.command_seconds, other),
+            min(self.data_seconds, other),
+            min(self.body_seconds, data),
+            min(self.tls_seconds, other),
+            self.quit_seconds,
+            self.idle_seconds,
+        )
+
+    def of(self, stage: Stage | None) -> float:
+        """Return the seconds for a stage, None being idle."""
+        match stage:
+            case None:
+                return self.idle_seconds
+            case Stage.BANNER:
+                return self.banner_seconds
+            case Stage.TLS:
+                return self.tls_seconds
+            case Stage.DATA:
+                return self.data_seconds
+            case Stage.BODY:
+                return self.body_seconds
+            case _:
+                return self.command_seconds
+
+
+class Recorder(Protocol):
+    """Who is told, synchronously, what becomes of each message."""
+
+    def may_send_body(self, token: int) -> bool:
+        """Whether the message may still leave (its lease lasts long enough)."""
+
+    def started(self, token: int) -> None:
+        """Note that the body goes out now."""
+
+    def finished(self, token: int, attempt: Attempt) -> None:
+        """Note what the attempt came to."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEnd:
+    """How a connection ended. ``answer`` None: we said QUIT. Else why, and the stage (None: while idle)."""
+
+    stage: Stage | None
+    answer: Reply | Lost | None
+    finished: int = 0
+    returned: tuple[Transaction, ...] = ()
+    encrypted: bool = False
+
+    @property
+    def never_opened(self) -> bool:
+        """Whether no message could be tried: the answer is then the path's, not a message's."""
+        return self.answer is not None and self.stage in _OPENING
+
+
+_OPENING = (Stage.RESOLVE, Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.TLS)
+
+
+async def run_connection(
+    dialer: Dialer,
+    endpoint: Endpoint,
+    session: ClientSession,
+    source: Source,
+    recorder: Recorder,
+    timeouts: Timeouts = Timeouts(),
+    *,
+    source_ip: str | None = None,
+    messages_per_connection: int = MESSAGES_PER_CONNECTION,
+) -> ConnectionEnd:
+    """Connect, send what the source has until it ends or the connection does, and return how that was."""
+    link = _Link(session, source, recorder, timeouts, messages_per_connection)
+    try:
+        await dialer.connect(endpoint, link, timeouts.connect_seconds, source_ip)
+    except OSError as error:
+        return ConnectionEnd(Stage.CONNECT, Lost(_clause(error)))
+    try:
+        while (end := await link.turn()) is None:
+            await link.upgrade(dialer, endpoint.host)
+    finally:
+        link.abandon("we stopped")
+    return end
+
+
+class _Link(asyncio.Protocol):
+    """The session's hands and ears."""
+
+    def __init__(
+        self, session: ClientSession, source: Source, recorder: Recorder, timeouts: Timeouts, messages: int
+    ) -> None:
+        self._session = session
+        self._source = source
+        self._recorder = recorder
+        self._timeouts = timeouts
+        self._messages_left = messages
+        self._loop = asyncio.get_running_loop()
+        self._turn: asyncio.Future[ConnectionEnd | None] = self._loop.create_future()
+        self._transport: asyncio.Transport | None = None
+        self._over = self._paused = self._pumping = False
+        self._asked_for_more = self._more_there = False
+        self._deadline = self._timer_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._finished = 0
+        self._returned: list[Transaction] = []
+
+    # -- what the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._take_transport(cast("asyncio.Transport", transport))
+        self.pump()
+
+    def data_received(self, data: bytes) -> None:
+        self._session.receive(data)
+        self.pump()
+
+    def eof_received(self) -> bool:
+        self._session.receive(b"")
+        self.pump()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._session.lost(_clause(exc) if exc else "the connection closed")
+        self.pump()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.pump()
+
+    # -- what run_connection calls
+
+    async def turn(self) -> ConnectionEnd | None:
+        """Wait for the end, or None: the handshake is due."""
+        return await self._turn
+
+    async def upgrade(self, dialer: Dialer, host: str) -> None:
+        """Do the TLS handshake the session asked for."""
+        if self._over:
+            return
+        assert self._transport is not None
+        self._turn = self._loop.create_future()
+        try:
+            encrypted = await dialer.start_tls(self._transport, self, host, self._timeouts.tls_seconds)
+        except OSError as error:
+            self._session.tls_failed(f"TLS handshake failed: {_clause(error)}")
+        else:
+            self._take_transport(encrypted)
+            self._session.tls_started()
+        self.pump()
+
+    def abandon(self, why: str) -> None:
+        """Close whatever is open and report it; nothing to do after a regular end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._over:
+            self._session.lost(why)
+            self.pump()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.abort()
+
+    # -- performing events
+
+    def _take_transport(self, transport: asyncio.Transport) -> None:
+        # With no buffer allowed, "paused" says that bytes wait in this process: the final dot then waits too.
+        transport.set_write_buffer_limits(high=0)
+        self._transport = transport
+
+    def pump(self) -> None:
+        """Perform events until the session needs bytes, or ours have to leave first."""
+        if self._pumping or self._over:
+            return
+        self._pumping = True
+        session = self._session
+        try:
+            if self._more_there:
+                self._more_there = False
+                self._feed()
+            while not self._over and (not self._paused or session.is_over) and self._perform(session.next_event()):
+                pass
+        except BaseException as error:  # noqa: BLE001 - whatever the recorder raised belongs to whoever runs the connection
+            self._fail(error)
+        finally:
+            self._pumping = False
+        if not self._over:
+            self._arm()
+
+    def _perform(self, event: Event) -> bool:
+        """Do one event; False when the rest has to wait."""
+        match event:
+            case Send():
+                self._write(event)
+            case NeedData():
+                return False
+            case Ready():
+                self._feed()
+            case StartTls():
+                if not self._turn.done():
+                    self._turn.set_result(None)
+                return False
+            case Closed(stage, answer):
+                self._close(stage, answer)
+            case _:
+                self._report(event)
+        return True
+
+    def _report(self, event: Started | Finished | Returned | Replied) -> None:
+        match event:
+            case Started(token):
+                if self._recorder.may_send_body(token):
+                    self._recorder.started(token)
+                else:
+                    self._session.withhold(WITHHELD)
+            case Finished(token, attempt):
+                self._finished += 1
+                self._recorder.finished(token, attempt)
+            case Returned(transaction):
+                self._returned.append(transaction)
+            case Replied():
+                pass
+            case _:
+                assert_never(event)
+
+    def _write(self, send: Send) -> None:
+        assert self._transport is not None
+        if send.ends is not None and not self._recorder.may_send_body(send.ends):
+            self._session.withhold(WITHHELD)
+        else:
+            self._transport.write(send.data)
+
+    def _feed(self) -> None:
+        """Give the session what it wants, as far as there is anything."""
+        while self._session.wants_work:
+            if self._messages_left <= 0 or self._source.ended:
+                self._session.quit()
+                return
+            transaction = self._source.take()
+            if transaction is None:
+                if not self._asked_for_more:
+                    self._asked_for_more = True
+                    self._source.when_more(self._more)
+                return
+            self._messages_left -= 1
+            try:
+                self._session.submit(transaction)
+            except ValueError as error:  # its bytes would break the protocol: ours to mend, and no other's fault
+                self._finished += 1
+                self._recorder.finished(transaction.token, Attempt(Stage.RENDER, Lost(str(error))))
+
+    def _more(self) -> None:
+        self._asked_for_more = False
+        self._more_there = True
+        self.pump()
+
+    def _close(self, stage: Stage | None, answer: Reply | Lost | None) -> None:
+        self._over = True
+        if self._transport is not None:
+            if isinstance(answer, Lost):
+                self._transport.abort()  # a buffered final dot must not leave after its loss was reported
+            else:
+                self._transport.close()
+        end = ConnectionEnd(stage, answer, self._finished, tuple(self._returned), self._session.encrypted)
+        if self._turn.done():
+            self._turn = self._loop.create_future()
+        self._turn.set_result(end)
+
+    def _fail(self, error: BaseException) -> None:
+        self._over = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._turn.done():
+            self._turn = self._loop.create_future()
+        self._turn.set_exception(error)
+
+    # -- time
+
+    def _arm(self) -> None:
+        stage = self._session.awaits
+        seconds = self._timeouts.quit_seconds if self._session.is_leaving else self._timeouts.of(stage)
+        self._deadline = self._loop.time() + seconds
+        # Moving a timer costs more than a message: it is left to ring early, and then looks at the deadline.
+        if self._timer is None or self._timer_at > self._deadline:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._over:
+            return
+        if self._loop.time() < self._deadline - 0.001:  # the clock of timers is coarser than the one we read
+            self._set_timer()
+            return
+        stage = self._session.awaits
+        if stage is None:
+            self._session.quit()
+        else:
+            self._session.lost(f"no answer within {self._timeouts.of(stage):g} s")
+        self.pump()
+
+
+def _clause(error: BaseException) -> str:
+    """Return what happened, in the system's words without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
