@@ -28,7 +28,8 @@ create table delivery (
     revision       bigint not null default 1, -- moves with every change of this row
     primary key (account_id, id)
 );
-create index delivery_open on delivery (state) where state not in (85, 87, 95);
+-- What still moves by itself; a stopped delivery is open until its last message is cancelled.
+create index delivery_open on delivery (state) where finished_at is null;
 
 create table delivery_part (
     account_id   integer not null,
@@ -80,7 +81,7 @@ create index dispatch_batch_ready on dispatch_batch (ready_at) where owner is nu
 create index dispatch_batch_leased on dispatch_batch (expires_at) where owner is not null;
 create index dispatch_batch_delivery on dispatch_batch (account_id, delivery_id);
 
--- One row per transaction that changed outcomes. Numbered after it is visible (store/feed.py).
+-- One row per transaction that changed outcomes. Numbered after it is visible (mid/feed.py).
 create sequence feed_seq as bigint;
 create table feed_batch (
     id           bigint generated always as identity primary key,
@@ -99,6 +100,14 @@ create index feed_batch_unnumbered on feed_batch (id) where seq is null;
 create index feed_batch_unfolded on feed_batch (id) where not folded;
 create index feed_batch_account on feed_batch (account_id, seq);
 create index feed_batch_time on feed_batch (account_id, sequenced_at);
+
+-- When the last numbering turn looked. Every batch that it did not see gets a later or equal time, also when the clock
+-- steps back, so this is the time an option shows at the end of the feed.
+create table feed_turn (
+    singleton boolean primary key default true check (singleton),
+    turned_at timestamptz not null
+);
+insert into feed_turn (turned_at) values ('-infinity');
 
 -- Append-only: every attempt and every change of state, as the feed hands it on.
 create table outcome (
