@@ -50,6 +50,9 @@ create table workflow_run (
     workflow     text not null references workflow (name),
     asked_at     timestamptz not null default now(),
     asked_by     text not null default 'schedule',
+    -- Outbox of the engine: the next slice is due then, and is handed to the queue once.
+    due_at       timestamptz not null default now(),
+    enqueued_at  timestamptz,
     started_at   timestamptz,
     finished_at  timestamptz,
     beat_at      timestamptz,
@@ -67,6 +70,7 @@ create table workflow_run (
 );
 -- Never two runs of one workflow at once: the database says so, not a variable (F107, F122).
 create unique index workflow_run_unfinished on workflow_run (workflow) where finished_at is null;
+create index workflow_run_due on workflow_run (due_at) where finished_at is null and enqueued_at is null;
 create index workflow_run_recent on workflow_run (workflow, id desc);
 
 create table workflow_journal (
@@ -80,19 +84,28 @@ create table workflow_journal (
 create index workflow_journal_of on workflow_journal (workflow, id desc);
 
 -- Work asked for by people or schedules about one delivery; the engine carries it out, this row tells the story.
+create sequence job_serial as bigint;
 create table job (
-    id          text primary key,           -- also the engine's workflow id
+    id          text primary key,           -- prepare-<delivery>-<serial>
     kind        text not null,
     subject     bigint not null,            -- delivery id
     asked_at    timestamptz not null default now(),
     asked_by    text not null default '',
+    due_at      timestamptz not null default now(),
+    enqueued_at timestamptz,
+    slices      integer not null default 0,
+    failures    integer not null default 0, -- slices in a row that failed for a passing reason
+    executor    text,
     started_at  timestamptz,
     beat_at     timestamptz,
     finished_at timestamptz,
     outcome     text check (outcome in ('finished', 'failed', 'aborted')),
     error       text not null default '',
-    progress    jsonb not null default '{}'
+    progress    jsonb not null default '{}',
+    check ((finished_at is null) = (outcome is null))
 );
+create unique index job_unfinished on job (kind, subject) where finished_at is null;
+create index job_due on job (due_at) where finished_at is null and enqueued_at is null;
 create index job_of_subject on job (subject, asked_at desc);
 
 -- Make the monthly partition of a table keyed by delivery id (months are yyyymm << 32). Idempotent, safe under races.

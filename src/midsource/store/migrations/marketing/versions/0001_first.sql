@@ -193,6 +193,7 @@ create table link_event (
     line        text not null                -- the whole sentence, with part and next step
 );
 create index link_event_delivery on link_event (delivery_id, id desc);
+create index link_event_recent on link_event (account, at);
 
 -- Where each lane of each feed stands. Moved only in the transaction that writes the rows it covers.
 create table pointer (

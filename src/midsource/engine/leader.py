@@ -1,0 +1,163 @@
+"""The leader: one worker among all machines of an instance makes due runs, hands work to the queue, and reaps the dead.
+
+Leadership is a session advisory lock on a connection of its own: whoever holds it leads, and a dead process or a cut
+connection gives it up by itself. Each turn (once a second, or at once when woken) does, each step on its own:
+
+1. *ticks*: a technical workflow that is due gets one unfinished run; a tick that finds one unfinished is absorbed.
+2. *outbox*: rows whose next slice is due are handed to the queue under a name made of row and slice, then marked; a crash
+   between the two hands over the same name again, which the queue ignores.
+3. *reaper*, every 10 s: work of processes not beaten for 30 s goes back to the queue; rows not beaten for long are due again.
+4. *partitions*, every 10 minutes: this month's and the next ones', the next days'.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+import structlog
+
+from midsource.engine import ticks
+from midsource.engine.slices import Table
+from midsource.model.clock import Clock
+from midsource.model.errors import MidsourceError
+from midsource.store import migrate, processes
+from midsource.store.database import Connection, Database
+
+TURN_SECONDS = 1.0
+REAP_SECONDS = 10.0
+PARTITION_SECONDS = 600.0
+LEADER_LOCK = 0x6D69647372630002
+"""Advisory lock key: 'midsrc' and a number; one leader an instance."""
+OUTBOX_BATCH = 100
+LOST_AFTER_SECONDS = 180
+"""An unfinished slice not beaten for three times its longest duration is lost, whoever held it."""
+
+Enqueue = Callable[[Table, str, int, str], None]
+"""``enqueue(table, id, slice, key)``: idempotent by (table, id, slice); never two of one key at once."""
+Recover = Callable[[list[str]], None]
+
+log = structlog.get_logger()
+
+
+class Leader:
+    """Run ``loop`` in a thread of every worker; at most one of them acts."""
+
+    def __init__(self, database: Database, role: str, clock: Clock, enqueue: Enqueue, recover: Recover) -> None:
+        self._database = database
+        self._role = role
+        self._clock = clock
+        self._enqueue = enqueue
+        self._recover = recover
+        self._next_reap = 0.0
+        self._next_partitions = 0.0
+        self.wake = threading.Event()
+        self.stopping = threading.Event()
+
+    def loop(self) -> None:
+        """Lead while the lock is ours, try for it each second while it is not; ends when ``stopping`` is set."""
+        while not self.stopping.is_set():
+            try:
+                with psycopg.connect(self._database.dsn, autocommit=True, application_name="leader") as session:
+                    self._lead(session)
+            except (psycopg.Error, MidsourceError) as exc:
+                log.warning("leader_interrupted", action="leader_interrupted", cause=str(exc).splitlines()[0])
+                self.stopping.wait(TURN_SECONDS)
+
+    def _lead(self, session: psycopg.Connection) -> None:
+        leading = False
+        while not self.stopping.is_set():
+            if not leading:
+                row = session.execute("select pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
+                leading = bool(row and row[0])
+            else:
+                session.execute("select 1")  # a cut session has lost the lock: find out before acting
+            if leading:
+                self.turn()
+            self.wake.wait(TURN_SECONDS)
+            self.wake.clear()
+
+    def turn(self) -> None:
+        """Do one turn; a step that fails is logged and leaves the others their chance."""
+        now = time.monotonic()
+        steps: list[Callable[[], None]] = [self._tick, self._hand_over]
+        if now >= self._next_reap:
+            self._next_reap = now + REAP_SECONDS
+            steps.insert(0, self._reap)
+        if now >= self._next_partitions:
+            self._next_partitions = now + PARTITION_SECONDS
+            steps.insert(0, self._partitions)
+        for step in steps:
+            try:
+                step()
+            except (psycopg.Error, MidsourceError) as exc:
+                log.warning("leader_step_failed", action="leader_step_failed", step=step.__name__, cause=str(exc))
+
+    def _tick(self) -> None:
+        now = self._clock.now()
+        with self._database.transaction() as conn:
+            due = conn.execute(
+                "select name, schedule, zone from workflow where state in (2, 11) and (next_at is null or next_at <= %s) "
+                "for update skip locked limit %s",
+                (now, OUTBOX_BATCH),
+            ).fetchall()
+            for name, schedule, zone in due:
+                conn.execute(
+                    "update workflow set next_at = %s where name = %s", (ticks.next_tick(schedule, zone, now), name)
+                )
+                conn.execute(
+                    "insert into workflow_run (workflow, asked_by, due_at) "
+                    "select name, 'schedule', greatest(now(), not_before) from workflow where name = %s "
+                    "on conflict (workflow) where finished_at is null do nothing",
+                    (name,),
+                )
+
+    def _hand_over(self) -> None:
+        with self._database.connection() as conn:
+            self._hand_over_rows(
+                conn, "job", "select id, slices, kind || ':' || subject from job where finished_at is null"
+            )
+            self._hand_over_rows(
+                conn,
+                "workflow_run",
+                # Paused or stopped: the next slice waits for the operator.
+                "select r.id::text, slices, workflow from workflow_run r join workflow on name = workflow and state in (2, 11) "
+                "where finished_at is null",
+            )
+
+    def _hand_over_rows(self, conn: Connection, table: Table, query: str) -> None:
+        rows = conn.execute(
+            f"{query} and enqueued_at is null and due_at <= now() order by due_at limit {OUTBOX_BATCH}"
+        ).fetchall()
+        for work_id, number, key in rows:
+            self._enqueue(table, work_id, number, key)
+            conn.execute(
+                f"update {table} set enqueued_at = now() where id::text = %s and slices = %s",  # noqa: S608 - a literal
+                (work_id, number),
+            )
+
+    def _reap(self) -> None:
+        with self._database.transaction() as conn:
+            dead = [row for row in processes.listing(conn) if not row.alive and row.kind == "worker"]
+            if dead:
+                self._recover([row.executor for row in dead])
+                conn.execute(
+                    "delete from process where kind = 'worker' and executor = any(%s) and beat_at < now() - interval '1 hour'",
+                    ([row.executor for row in dead],),
+                )
+            for table in ("job", "workflow_run"):
+                lost = conn.execute(
+                    f"update {table} set slices = slices + 1, enqueued_at = null, executor = null, due_at = now() "  # noqa: S608
+                    "where finished_at is null and enqueued_at < now() - make_interval(secs => %(lost)s) "
+                    "and executor is not null and coalesce(beat_at, enqueued_at) < now() - make_interval(secs => %(lost)s) "
+                    "returning id::text",
+                    {"lost": LOST_AFTER_SECONDS},
+                ).fetchall()
+                for (work_id,) in lost:
+                    log.warning("work_reclaimed", action="work_reclaimed", work=work_id)
+
+    def _partitions(self) -> None:
+        with self._database.transaction() as conn:
+            migrate.ensure_partitions(conn, self._role, self._clock.now())

@@ -1,0 +1,240 @@
+"""Run one slice of a job or of a technical workflow and record what came of it.
+
+Order of events: *begin* (this executor takes the row; a slice already recorded is not run again) → body → *settle* in one
+transaction: finished, failed, aborted, or due again. Every write after begin is guarded by (executor, slice number), so an
+executor that lost the row to another writes nothing more. The journal is written on a connection of its own and never
+raises: it cannot fail for the cause of the run (F105, F108).
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from midsource.engine import jobs
+from midsource.engine.ticks import back_off
+from midsource.engine.work import Cancelled, Context, JobBody, Report, Works
+from midsource.model.clock import Clock
+from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
+from midsource.store.database import Connection, Database, StatementTimeout
+
+Table = Literal["job", "workflow_run"]
+MAX_ERROR_TEXT = 2_000
+MAX_JOB_PAUSE_SECONDS = 60
+"""A job that waits for a mid looks again at least once a minute."""
+PASSING = (RemoteUnavailable, Unhealthy, Conflict, StatementTimeout)
+"""Failures that time may mend: a job tries again, a technical workflow fails this run and has its next tick."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A row this executor holds: what guards every later write."""
+
+    table: Table
+    id: str
+    slice: int
+    name: str  # kind of the job, or name of the workflow
+    subject: int
+    failures: int
+
+
+class SliceRunner:
+    """Runs slices for one worker process. ``stopping`` set: bodies are asked to leave at their next beat."""
+
+    def __init__(
+        self, database: Database, clock: Clock, home: Path, instance: str, executor: str, works: Works
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._home = home
+        self._instance = instance
+        self._executor = executor
+        self._jobs = {kind.name: kind.body for kind in works.jobs}
+        self._workflows = {module.NAME: module.run_once for module in works.workflows}
+        self.stopping = threading.Event()
+
+    def run(self, table: Table, work_id: str, number: int) -> str:
+        """Run slice ``number`` of the row; return one word for the engine's history. Raises nothing of the body's."""
+        held = self._begin(table, work_id, number)
+        if held is None:
+            return "superseded"
+        try:
+            report = self._body(held)(self._context(held))
+        except Cancelled:
+            return self._settle(held, self._requeue if self.stopping.is_set() else self._abort)
+        except Exception as exc:  # noqa: BLE001 - invariant 9: whatever a body raises ends that body only
+            return self._settle_failure(held, exc)
+        return self._settle(held, lambda conn, row: self._record(conn, row, report))
+
+    def _begin(self, table: Table, work_id: str, number: int) -> Held | None:
+        name, subject, failures = ("kind", "subject", "failures") if table == "job" else ("workflow", "0", "0")
+        statement = sql.SQL(
+            "update {table} set executor = %s, started_at = coalesce(started_at, now()), beat_at = now() "
+            "where id::text = %s and slices = %s and finished_at is null returning {name}, {subject}, {failures}"
+        ).format(table=sql.Identifier(table), name=sql.SQL(name), subject=sql.SQL(subject), failures=sql.SQL(failures))
+        with self._database.transaction() as conn:
+            row = conn.execute(statement, (self._executor, work_id, number)).fetchone()
+            if row is not None and table == "workflow_run":
+                conn.execute(
+                    "update workflow set state = 2, last_run_at = now() where name = %s and state = 11", (row[0],)
+                )
+        return None if row is None else Held(table, work_id, number, row[0], row[1], row[2])
+
+    def _body(self, held: Held) -> JobBody:
+        body = (self._jobs if held.table == "job" else self._workflows).get(held.name)
+        if body is None:
+            raise Failed(f"this worker does not know {held.name!r}", "run the same version of midsource everywhere")
+        return body
+
+    def _context(self, held: Held) -> Context:
+        return Context(
+            database=self._database,
+            clock=self._clock,
+            home=self._home,
+            instance=self._instance,
+            subject=held.subject,
+            say=lambda level, line: self._say(held, level, line),
+            beat=lambda: self._beat(held),
+            progress=lambda values: self._progress(held, values),
+        )
+
+    def _guarded(self, conn: Connection, held: Held, assignments: str, *values: Any) -> bool:
+        """Update the held row; False when this executor no longer holds it. ``assignments`` is a constant of ours."""
+        statement = sql.SQL(
+            "update {table} set {set} where id::text = %s and slices = %s and executor = %s and finished_at is null"
+        ).format(table=sql.Identifier(held.table), set=sql.SQL(assignments))
+        return conn.execute(statement, (*values, held.id, held.slice, self._executor)).rowcount == 1
+
+    def _beat(self, held: Held) -> None:
+        if self.stopping.is_set():
+            raise Cancelled("the worker is stopping")
+        with self._database.connection() as conn:
+            if not self._guarded(conn, held, "beat_at = now()"):
+                raise Cancelled("stopped, or taken over by another worker")
+
+    def _say(self, held: Held, level: str, line: str) -> None:
+        log.info("journal", action="journal", work=held.id, name=held.name, level_said=level, line=line)
+        try:
+            with self._database.connection() as conn:
+                journal = held.name if held.table == "workflow_run" else f"job:{held.id}"
+                run_id = int(held.id) if held.table == "workflow_run" else None
+                conn.execute(
+                    "insert into workflow_journal (workflow, run_id, level, line) values (%s, %s, %s, %s)",
+                    (
+                        journal,
+                        run_id,
+                        level if level in ("info", "warning", "error") else "info",
+                        line[:MAX_ERROR_TEXT],
+                    ),
+                )
+        except MidsourceError as exc:
+            log.warning("journal_unwritten", action="journal_unwritten", work=held.id, cause=str(exc))
+
+    def _progress(self, held: Held, values: dict[str, Any]) -> None:
+        if held.table != "job":
+            return
+        try:
+            with self._database.connection() as conn:
+                self._guarded(conn, held, "progress = %s, beat_at = now()", Jsonb(values))
+        except MidsourceError as exc:
+            log.warning("progress_unwritten", action="progress_unwritten", work=held.id, cause=str(exc))
+
+    def _settle(self, held: Held, record: Callable[[Connection, Held], str]) -> str:
+        with self._database.transaction() as conn:
+            return record(conn, held)
+
+    def _settle_failure(self, held: Held, exc: Exception) -> str:
+        known = isinstance(exc, MidsourceError)
+        sentence = (
+            str(exc) if known else str(Bug(f"{type(exc).__name__}: {exc}", "please report it with the worker's log"))
+        )
+        if not known:
+            log.error(
+                "slice_bug", action="slice_bug", work=held.id, name=held.name, trace=traceback.format_exc()[-4000:]
+            )
+        passing = isinstance(exc, PASSING) and held.table == "job"
+        self._say(held, "warning" if passing else "error", sentence)
+        kind, text = type(exc).__name__, sentence[:MAX_ERROR_TEXT]
+        if passing:
+            return self._settle(held, lambda conn, row: self._try_again(conn, row, text))
+        return self._settle(held, lambda conn, row: self._fail(conn, row, kind, text))
+
+    def _record(self, conn: Connection, held: Held, report: Report) -> str:
+        """Count what the slice did; then finish, or make the next slice due."""
+        again = report.more_after_seconds is not None
+        if held.table == "job":
+            kept = self._guarded(conn, held, "failures = 0, error = ''")
+        else:
+            kept = self._guarded(
+                conn,
+                held,
+                "rows_read = rows_read + %s, rows_written = rows_written + %s, rows_refused = rows_refused + %s, "
+                "window_from = case when window_from = '' then %s else window_from end, window_to = %s",
+                *(report.rows_read, report.rows_written, report.rows_refused, report.window_from, report.window_to),
+            )
+        if not kept:
+            return "superseded"
+        if again:
+            return self._next_slice(conn, held, report.more_after_seconds or 0)
+        for kind in report.then:
+            jobs.ask(conn, kind, held.subject, held.id)
+        self._guarded(conn, held, "finished_at = now(), outcome = 'finished'")
+        if held.table == "workflow_run":
+            conn.execute(
+                "update workflow set state = case when state = 2 then 11 else state end, failed = false, "
+                "last_success_at = now(), consecutive_failures = 0, not_before = null, last_error = '' where name = %s",
+                (held.name,),
+            )
+        return "finished"
+
+    def _next_slice(self, conn: Connection, held: Held, pause_seconds: float) -> str:
+        self._guarded(
+            conn,
+            held,
+            "slices = slices + 1, enqueued_at = null, executor = null, beat_at = now(), "
+            "due_at = now() + make_interval(secs => %s)",
+            pause_seconds,
+        )
+        return "more"
+
+    def _requeue(self, conn: Connection, held: Held) -> str:
+        return self._next_slice(conn, held, 0)
+
+    def _try_again(self, conn: Connection, held: Held, sentence: str) -> str:
+        pause = min(MAX_JOB_PAUSE_SECONDS, 2.0 ** min(held.failures, 6))
+        self._guarded(conn, held, "failures = failures + 1, error = %s", sentence)
+        return self._next_slice(conn, held, pause)
+
+    def _abort(self, conn: Connection, held: Held) -> str:
+        self._guarded(conn, held, "finished_at = now(), outcome = 'aborted'")
+        if held.table == "workflow_run":
+            conn.execute("update workflow set state = 11 where name = %s and state = 2", (held.name,))
+        return "aborted"
+
+    def _fail(self, conn: Connection, held: Held, kind: str, sentence: str) -> str:
+        if held.table == "job":
+            self._guarded(conn, held, "finished_at = now(), outcome = 'failed', error = %s", sentence)
+            return "failed"
+        if not self._guarded(
+            conn, held, "finished_at = now(), outcome = 'failed', error_class = %s, error = %s", kind, sentence
+        ):
+            return "superseded"
+        row = conn.execute(
+            "update workflow set state = case when state = 2 then 11 else state end, failed = true, last_error = %s, "
+            "consecutive_failures = consecutive_failures + 1 where name = %s returning consecutive_failures",
+            (sentence, held.name),
+        ).fetchone()
+        pause = back_off(row[0] if row else 1) or timedelta(0)
+        conn.execute("update workflow set not_before = now() + %s where name = %s", (pause, held.name))
+        return "failed"

@@ -1,0 +1,131 @@
+"""Jobs and technical workflows on real worker processes and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+
+from midsource.engine import admin, jobs
+from midsource.store.database import Database, scalar
+
+Start = Callable[[str], subprocess.Popen[bytes]]
+Eventually = Callable[..., None]
+
+
+def ask(db: Database, kind: str, subject: int) -> str:
+    with db.transaction() as conn:
+        return jobs.ask(conn, kind, subject)
+
+
+def job(db: Database, job_id: str) -> jobs.Job:
+    with db.connection() as conn:
+        return jobs.get(conn, job_id)
+
+
+def traced(db: Database, what: str) -> int:
+    with db.connection() as conn:
+        return int(scalar(conn, "select count(*) from trace where what = %s", (what,)))
+
+
+def test_a_job_runs_its_slices_shows_progress_and_asks_for_what_follows(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    start_worker("w1")
+    job_id = ask(engine_db, "three_slices", 7)
+    assert ask(engine_db, "three_slices", 7) == job_id, "asking twice is asking once"
+    eventually(lambda: job(engine_db, job_id).outcome == "finished")
+    eventually(lambda: traced(engine_db, "follow-7") == 1)
+    assert traced(engine_db, "three-7") == 3
+    assert job(engine_db, job_id).progress == {"done": 3, "of": 3}
+
+
+def test_a_passing_failure_is_tried_again_and_a_lasting_one_ends_the_job_with_its_sentence(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    start_worker("w1")
+    flaky, broken, unknown = (ask(engine_db, kind, 1) for kind in ("flaky", "broken", "unknown"))
+    eventually(lambda: job(engine_db, broken).outcome == "failed")
+    assert job(engine_db, broken).error == "the template has no subject: give it one."
+    eventually(lambda: job(engine_db, unknown).outcome == "failed")
+    assert "does not know 'unknown'" in job(engine_db, unknown).error
+    eventually(lambda: job(engine_db, flaky).outcome == "finished")
+    assert traced(engine_db, "flaky-1") == 3
+
+
+def test_the_work_of_a_killed_worker_is_taken_over(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    first = start_worker("w1")
+    job_id = ask(engine_db, "slow", 3)
+    eventually(lambda: traced(engine_db, "slow-begun-3") == 1)
+    start_worker("w2")
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    eventually(lambda: job(engine_db, job_id).outcome == "finished", 60)
+    assert (traced(engine_db, "slow-begun-3"), traced(engine_db, "slow-done-3")) == (2, 1)
+
+
+def test_a_worker_told_to_stop_leaves_its_slice_to_the_next(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    first = start_worker("w1")
+    job_id = ask(engine_db, "slow", 4)
+    eventually(lambda: traced(engine_db, "slow-begun-4") == 1)
+    first.terminate()
+    assert first.wait(timeout=25) == 0
+    assert job(engine_db, job_id).outcome is None
+    start_worker("w2")
+    eventually(lambda: job(engine_db, job_id).outcome == "finished", 60)
+
+
+def test_a_workflow_never_runs_twice_at_once_and_its_journal_and_counts_are_kept(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    start_worker("w1")
+    start_worker("w2")
+    with engine_db.connection() as conn:
+        eventually(lambda: any(row.name == "longRun" for row in admin.listing(conn)))
+        first = admin.run_now(conn, "longRun", "alice")
+        assert admin.run_now(conn, "longRun", "bob") == first
+        eventually(lambda: admin.get_run(conn, first).outcome == "finished")
+        run = admin.get_run(conn, first)
+        assert (run.rows_read, run.rows_written, run.rows_refused) == (10, 9, 1)
+        assert [line for _, _, line in admin.journal(conn, "longRun")] == ["page 1"]
+        row = admin.get(conn, "longRun")
+        assert row.state.label == "started"
+        assert row.last_success_at is not None
+    assert traced(engine_db, "run-begun") == 1
+
+
+def test_restart_aborts_the_run_under_way_and_begins_another(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    start_worker("w1")
+    with engine_db.connection() as conn:
+        eventually(lambda: any(row.name == "longRun" for row in admin.listing(conn)))
+        first = admin.run_now(conn, "longRun", "alice")
+        eventually(lambda: traced(engine_db, "run-begun") == 1)
+        with engine_db.transaction() as other:
+            from midsource.net.clock import SystemClock
+
+            second = admin.restart(other, "longRun", "alice", SystemClock().now())
+        assert second != first
+        eventually(lambda: admin.get_run(conn, second).outcome == "finished")
+        assert admin.get_run(conn, first).outcome == "aborted"
+    assert traced(engine_db, "run-ended") == 1, "the aborted slice left at its next beat"
+
+
+def test_a_due_tick_makes_one_run_and_moves_on(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    with engine_db.transaction() as conn:
+        conn.execute(
+            "insert into workflow (name, schedule, next_at) values ('longRun', '0 0 1 1 *', now() - interval '1 day')"
+        )
+    start_worker("w1")
+    with engine_db.connection() as conn:
+        eventually(lambda: len(admin.runs(conn, "longRun")) == 1)
+        eventually(lambda: admin.runs(conn, "longRun")[0].outcome == "finished")
+        assert admin.runs(conn, "longRun")[0].asked_by == "schedule"
+        assert scalar(conn, "select next_at > now() from workflow where name = 'longRun'")
