@@ -1,0 +1,170 @@
+"""Read, list and set options by the names the field knows (model/options.py).
+
+A value is checked at the door by its unit: a delay without unit is refused, because the field's option list holds seconds
+and its wizard days. Setting a pointer moves it (marketing/pointers.py); a jump forward leaves results out and must be
+confirmed. Every change is one row in `workflow_journal`: who, old, new. Durable with the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from midsource.marketing import pointers
+from midsource.model.errors import Conflict, NotFound, UserError
+from midsource.model.options import MARKETING_OPTIONS, Option
+from midsource.policy import position
+from midsource.store.database import Connection, scalar
+
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+_DELAY = re.compile(r"^\s*([0-9]{1,9})\s*(s|min|m|h|d)\s*$")
+_NUMBER = re.compile(r"^[0-9]{1,9}$")
+_WORKFLOW_OF = {"deliveries": "defaultMidSourcingDlv", "logs": "defaultMidSourcingLog"}
+BOUNDS = {"NmsMidSourcing_PrepareFlow": (1, 8), "NmsBroadcast_MidAnalyzeBatchSize": (50, 5_000)}
+"""Uploads: as many as the client has connections; rows of a part: what the link takes, and what is worth a call."""
+
+
+class NotConfirmed(Conflict):
+    """The change leaves results out; ``cause`` says what, and ``--yes`` confirms it."""
+
+    code = "MS-210"
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OptionView:
+    """One option as `option list` shows it."""
+
+    name: str
+    value: str
+    default: str
+    unit: str
+    description: str
+
+
+def list_options(conn: Connection, known: Sequence[Option] = MARKETING_OPTIONS) -> list[OptionView]:
+    """Return every option, those made per external account once for each, in the order of the table of options."""
+    stored: dict[str, str] = {row[0]: row[1] for row in conn.execute("select name, value from option").fetchall()}
+    accounts = [row[0] for row in conn.execute("select name from external_account order by name").fetchall()]
+    views = []
+    for option in known:
+        per_account = option.name.endswith("<account>")
+        prefix = option.name.removesuffix("<account>")
+        names = [prefix + account for account in accounts] if per_account else [option.name]
+        views += [
+            OptionView(name, stored.get(name, option.default), option.default, option.unit, option.description)
+            for name in names
+        ]
+    return views
+
+
+def get_value(conn: Connection, name: str) -> str:
+    """Return the value of an option, its default where none was set. Raises NotFound for an unknown name."""
+    option = _known(conn, name)
+    value = scalar(conn, "select value from option where name = %s", (name,))
+    return option.default if value is None else str(value)
+
+
+def integer(conn: Connection, name: str) -> int:
+    """Return an option that counts something; a value broken behind our back gives the default."""
+    text = get_value(conn, name)
+    option = _known(conn, name)
+    least, most = BOUNDS.get(name, (0, 10**9))
+    return min(most, max(least, int(text if _NUMBER.match(text) else option.default)))
+
+
+def seconds(conn: Connection, name: str) -> int:
+    """Return an option that is a delay, in seconds; a value broken behind our back gives the default."""
+    match = _DELAY.match(get_value(conn, name)) or _DELAY.match(_known(conn, name).default)
+    if match is None:
+        raise UserError(f"{name} is not a delay", "see `midsource option list` for its unit")
+    return int(match[1]) * SECONDS[match[2]]
+
+
+def set_value(conn: Connection, name: str, value: str, *, by: str, now: datetime, yes: bool = False) -> str:
+    """Set an option and return the sentence that says what changed.
+
+    Raises UserError for a value that cannot be meant, NotFound for an unknown name, NotConfirmed for a pointer moved
+    forward without ``yes``.
+    """
+    option = _known(conn, name)
+    stream = _stream_of(name)
+    if stream is not None:
+        return _set_pointer(conn, stream, name.removeprefix(pointers.OPTION_OF[stream]), value, by=by, now=now, yes=yes)
+    new = _checked(option, value)
+    old = get_value(conn, name)
+    if new == option.default:
+        conn.execute("delete from option where name = %s", (name,))
+    else:
+        conn.execute(
+            "insert into option (name, value, modified_by) values (%s, %s, %s) on conflict (name) do update set "
+            "value = excluded.value, modified_by = excluded.modified_by, modified_at = now(), version = option.version + 1",
+            (name, new, by),
+        )
+    return _audited(conn, "options", f"{name} set from {old!r} to {new!r} by {by}")
+
+
+def _set_pointer(conn: Connection, stream: str, account: str, value: str, *, by: str, now: datetime, yes: bool) -> str:
+    moment = position.parse(value)
+    if moment > now:
+        raise UserError(f"{value!r} lies in the future", f"now is {position.show(now)}; {position.ACCEPTED}")
+    journal: list[str] = []
+    lane = pointers.open_lanes(conn, account, stream, now, lambda _level, line: journal.append(line)).backlog
+    line = f"{lane.option} set from {lane.shown} to {position.show(moment)} by {by}"
+    if moment > lane.reached_at:
+        gap = pointers.skipped(conn, lane, moment)
+        if not yes:
+            raise NotConfirmed(f"setting {lane.option} forward to {position.show(moment)} {gap}", "repeat with --yes")
+        line = f"{line}: {gap}"
+    pointers.move(conn, account, stream, moment)
+    conn.execute("update option set modified_by = %s where name = %s", (by, lane.option))
+    return _audited(conn, _WORKFLOW_OF[stream], line)
+
+
+def _audited(conn: Connection, workflow: str, line: str) -> str:
+    conn.execute("insert into workflow_journal (workflow, level, line) values (%s, 'info', %s)", (workflow, line))
+    return line
+
+
+def _stream_of(name: str) -> str | None:
+    return next((stream for stream, prefix in pointers.OPTION_OF.items() if name.startswith(prefix)), None)
+
+
+def _known(conn: Connection, name: str) -> Option:
+    for option in MARKETING_OPTIONS:
+        prefix = option.name.removesuffix("<account>")
+        if option.name == name:
+            return option
+        if prefix != option.name and name.startswith(prefix):
+            if scalar(conn, "select 1 from external_account where name = %s", (name.removeprefix(prefix),)):
+                return option
+            raise NotFound(f"{name}: there is no such external account", "see `midsource account list`")
+    raise NotFound(f"there is no option {name!r}", "see `midsource option list`")
+
+
+def _checked(option: Option, value: str) -> str:
+    """Return the value as it is kept, or raise UserError with the accepted form."""
+    text = value.strip()
+    if _DELAY.match(option.default):
+        if _NUMBER.match(text):
+            raise UserError(
+                f"{option.name} is a delay, and {text} has no unit",
+                f"write {text}s, {text}h or {text}d, as you mean it",
+            )
+        if not _DELAY.match(text):
+            raise UserError(f"{value!r} is not a delay", f"write a number and s, m, h or d, as in {option.default}")
+        return text.replace(" ", "")
+    if option.unit == "0 or 1":
+        if text not in ("0", "1"):
+            raise UserError(f"{option.name} is 0 or 1, not {value!r}", "write 1 for yes, 0 for no")
+        return text
+    number = text.removesuffix(option.unit).strip()
+    least, most = BOUNDS.get(option.name, (0, 10**9))
+    if not _NUMBER.match(number) or not least <= int(number) <= most:
+        raise UserError(
+            f"{option.name} is a number of {option.unit} from {least} to {most}, not {value!r}",
+            f"as in {option.default}",
+        )
+    return number
