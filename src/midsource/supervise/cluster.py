@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from midsource.model.errors import Failed, MidsourceError, Unhealthy, UserError
@@ -55,6 +55,7 @@ SETTINGS: Mapping[str, str] = {
 }
 _SETTING_NAME = re.compile(r"[a-z_][a-z0-9_.]*")
 _COMPLAINT = re.compile(r"FATAL|PANIC|ERROR|error:|could not|No space")
+_SPEAKER = re.compile(r"^.*?(?:FATAL|PANIC|ERROR|LOG|error):\s+")
 _DISK = "no space left on device"
 
 
@@ -186,10 +187,13 @@ def _names_a_dead_process(pid_file: Path) -> bool:
     return False
 
 
-def complaint(lines: Iterable[str], place: Place) -> MidsourceError:
+def complaint(lines: Sequence[str], place: Place) -> MidsourceError:
     """Turn the last words of ``postgres`` or ``initdb`` into an error with a remedy."""
     words = [line for line in lines if _COMPLAINT.search(line) and "the database system is" not in line]
-    text = re.sub(r"^.*?(?:FATAL|PANIC|ERROR|error):\s+", "", words[-1]).strip() if words else "no reason given"
+    text = _SPEAKER.sub("", words[-1]).strip() if words else "no reason given"
+    if "contains errors" in text:  # which ones is said by the LOG lines before
+        said = [_SPEAKER.sub("", line).strip() for line in lines if "LOG:" in line]
+        return Failed(f"PostgreSQL refuses its settings: {'; '.join(said[-3:])}", "correct them and start again")
     if any(_DISK in line.lower() for line in words):
         return Failed(f"the disk that holds {place.base} is full ({text})", "free some space and start again")
     if "lock file" in text or "Is another postmaster" in text:

@@ -202,7 +202,7 @@ def socket_folder(
 ) -> Path:
     """Return the folder of the server's socket, 0700, made if missing. Raises ``Unhealthy`` where none is possible."""
     inside = place.base / "socket"
-    if _is_short(inside):
+    if fits_a_socket(inside):
         return private_folder(inside, place.account)
     if place.account is not None:
         make_folder(system_folder, 0o711)
@@ -215,10 +215,11 @@ def short_folder(files: HomeFiles, runtime_folder: Path | None) -> Path:
     """Return a folder of ours (0700) with a short path, for the sockets of a home whose own path is long."""
     if runtime_folder is not None and runtime_folder.is_dir() and runtime_folder.stat().st_uid == os.geteuid():
         hashed = runtime_folder / f"midsource-{files.short_name()}"
-        if _is_short(hashed):
+        if fits_a_socket(hashed):
             return private_folder(hashed, None)
     return private_folder(private_folder(SHORT_FOLDERS / f"midsource-{os.geteuid()}", None) / files.short_name(), None)
 
 
-def _is_short(folder: Path) -> bool:
+def fits_a_socket(folder: Path) -> bool:
+    """Tell whether a socket in ``folder`` has a path that the operating system takes."""
     return len(os.fsencode(folder)) < SOCKET_LIMIT_BYTES

@@ -39,7 +39,6 @@ SILENT_ENDS = 3  # a holder that ends without a reason is started again this oft
 STOP_SECONDS = 120.0  # the last checkpoint of a busy server with a slow disk
 REVIVE_SECONDS = 5.0  # between two attempts of ``revive``
 _HOLDER = "midsource.supervise.postgres_holder"
-_SOURCES = Path(__file__).parents[2]
 
 
 class PostgresUse:
@@ -61,7 +60,7 @@ class PostgresUse:
                 if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
                     return False
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        except psycopg.errors.DuplicateDatabase:
+        except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
             return False  # another process was first
         except psycopg.Error as error:
             raise Failed(f"database {name} could not be made ({error})", "see log/postgres.log") from error
@@ -150,7 +149,7 @@ class EmbeddedPostgres:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(_SOURCES)},
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONPATH": os.pathsep.join(_import_path())},
                 cwd="/",  # a daemon keeps no folder busy
                 start_new_session=True,
                 check=False,
@@ -185,3 +184,8 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
         return is_held(self.files.owner_lock)
+
+
+def _import_path() -> list[str]:
+    """Return where this process finds its modules: the holder finds the same ones, however we were started."""
+    return [entry for entry in sys.path if Path(entry).is_absolute()]

@@ -248,6 +248,8 @@ def main(argv: list[str]) -> int:
     with held(order.files.owner_lock) as is_ours:
         if not is_ours:
             return 0
+        # Before anybody can see us live: what a killed predecessor wrote must not be taken for our word.
+        State(Phase.PREPARING, "PostgreSQL is being prepared").write(order.files)
         if os.fork():
             os._exit(0)  # the caller need not wait for us, nor find a zombie of ours later
         holder = Holder(order)

@@ -1,8 +1,8 @@
-"""When a process that ended is started again: pure, for the supervisor's children and for the embedded PostgreSQL.
+"""When a process is started, stopped and started again: pure, for the supervisor's children and for PostgreSQL's holder.
 
-A process that lived ``STEADY_SECONDS`` was well: the next start is at once ``FIRST_SECONDS`` away. One that keeps
-falling over waits twice as long each time, up to ``LONGEST_SECONDS``, and is never given up: its cause (a full disk, a
-database that is down) usually goes away by itself, and the operator sees it failing meanwhile.
+A process that lived ``STEADY_SECONDS`` was well: its next start is ``FIRST_SECONDS`` away. One that keeps falling over
+waits twice as long each time, up to ``LONGEST_SECONDS``, and is never given up: its cause (a full disk, a database that is
+down) usually goes away by itself, and the operator sees it failing meanwhile.
 """
 
 from __future__ import annotations
@@ -30,3 +30,41 @@ class Restarts:
         if self.in_a_row == 0:
             return 0.0
         return float(min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(self.in_a_row - 1, 10)))
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of one process: is it wanted, does it run, is it to be replaced, when and how did it end."""
+
+    wanted: bool
+    running: bool
+    replace: bool = False
+    ended_at: float = 0.0  # boot seconds
+    restarts: Restarts = Restarts()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing to do for so many seconds; None: until something happens."""
+
+    seconds: float | None = None
+
+
+def next_step(situation: Situation, now: float) -> Start | Stop | Rest:
+    """Return what to do at boot second ``now``."""
+    if situation.running:
+        return Rest() if situation.wanted and not situation.replace else Stop()
+    if not situation.wanted:
+        return Rest()
+    due = situation.ended_at + situation.restarts.delay_seconds()
+    return Start() if situation.replace or now >= due else Rest(due - now)
