@@ -77,7 +77,8 @@ create table dispatch_batch (
     token       bigint not null default 0,    -- grows with each lease: fences the earlier owner
     check ((owner is null) = (expires_at is null))
 );
-create index dispatch_batch_ready on dispatch_batch (ready_at) where owner is null;
+-- Who leases walks from destination to destination: one probe each, however many batches wait there.
+create index dispatch_batch_next on dispatch_batch (account_id, delivery_id, destination, ready_at) where owner is null;
 create index dispatch_batch_leased on dispatch_batch (expires_at) where owner is not null;
 create index dispatch_batch_delivery on dispatch_batch (account_id, delivery_id);
 
