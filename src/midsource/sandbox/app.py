@@ -96,7 +96,7 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with _listener(smtp_port) as mail_socket, _listener(http_port) as pages_socket:
         inbox = Inbox(folder, clock)
-        judge = Judge(clock)
+        judge = Judge(clock, inbox.holds)
         tls = make_tls(folder, NAME, clock.now()) if offers_tls else None
         pages = _Pages(_pages_config(make_app(inbox, judge)))
         async with asyncio.TaskGroup() as tasks:

@@ -62,9 +62,9 @@ class Arrival:
 
 def read_facts(body: bytes) -> Facts:
     """Return the indexed facts of a message; a header that cannot be decoded is shown as it is."""
-    end = body.find(b"\r\n\r\n", 0, MAX_HEADER_BYTES)
+    end = -2 if body.startswith(b"\r\n") else body.find(b"\r\n\r\n", 0, MAX_HEADER_BYTES)
     found: dict[bytes, str] = {}
-    for name, value in _WANTED.findall(body, 0, end + 2 if end >= 0 else MAX_HEADER_BYTES):
+    for name, value in _WANTED.findall(body, 0, end + 2 if end != -1 else MAX_HEADER_BYTES):
         found.setdefault(name.lower(), _FOLD.sub(" ", value.decode("utf-8", "replace")).strip())
     digest = sha256(body).hexdigest()
     token = found.get(b"x-midsource-id", "")[:MAX_FACT]

@@ -1,8 +1,9 @@
-"""The raw messages, the most recent ones only: at least the last ``KEPT_MESSAGES``, never above ``KEPT_BYTES``.
+"""The raw messages, the most recent ones only: at least the last ``Bounds.body_messages`` while they
+fit in ``Bounds.body_bytes``.
 
 They lie one after another in segment files ``bodies-<number>.eml``; the oldest file goes when the others hold enough.
-The index says in which segment, where and how long a message is; a segment that is gone is "not kept any more". A new
-process begins a new segment, so nothing is ever appended behind a torn end.
+The index says in which segment, where and how long a message is; a segment that is gone is "not kept any more". What a
+killed process wrote and did not index stays between two messages, and nothing points to it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from midsource.sandbox.files import Appender, read_at
-
-KEPT_MESSAGES = 5_000
-KEPT_BYTES = 100 * 1024 * 1024
-"""Enough to look at a demo's mail; a run of a million must not fill the disk."""
-SEGMENT_BYTES = 4 * 1024 * 1024
-"""One step of deletion: small against KEPT_BYTES, large against a message."""
-SEGMENT_MESSAGES = 500
+from midsource.sandbox.files import Appender, Bounds, read_at
 
 
 @dataclass(slots=True)
@@ -31,8 +25,9 @@ class _Segment:
 class Bodies:
     """Segment files of one folder; the event loop writes, threads may read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bounds: Bounds) -> None:
         self._folder = folder
+        self._bounds = bounds
         self._segments: dict[int, _Segment] = {
             int(path.stem.partition("-")[2]): _Segment(path, 0, path.stat().st_size)
             for path in sorted(folder.glob("bodies-*.eml"))
@@ -56,7 +51,7 @@ class Bodies:
         segment = self._segments[number]
         segment.messages += len(bodies)
         segment.size = appender.size
-        if segment.size >= SEGMENT_BYTES or segment.messages >= SEGMENT_MESSAGES:
+        if self._is_complete(segment):
             self.close()
             self._forget_old()
         return places
@@ -81,18 +76,23 @@ class Bodies:
             self._open = None
 
     def _begin(self) -> tuple[int, Appender]:
-        number = self._next
-        path = self._folder / f"bodies-{number:06d}.eml"
-        self._open = number, Appender(path)
-        self._segments[number] = _Segment(path, 0, 0)
-        self._next += 1
+        last = max(self._segments, default=0)
+        if not last or self._is_complete(self._segments[last]):
+            last = self._next
+            self._segments[last] = _Segment(self._folder / f"bodies-{last:06d}.eml", 0, 0)
+            self._next += 1
+        self._open = last, Appender(self._segments[last].path)
         return self._open
+
+    def _is_complete(self, segment: _Segment) -> bool:
+        return segment.size >= self._bounds.body_segment_bytes or segment.messages >= self._bounds.body_segment_messages
 
     def _forget_old(self) -> None:
         messages = sum(one.messages for one in self._segments.values())
         size = sum(one.size for one in self._segments.values())
         for number, segment in list(self._segments.items())[:-1]:
-            if messages - segment.messages < KEPT_MESSAGES and size <= KEPT_BYTES - SEGMENT_BYTES:
+            is_small = size <= self._bounds.body_bytes - self._bounds.body_segment_bytes
+            if is_small and messages - segment.messages < self._bounds.body_messages:
                 break
             segment.path.unlink(missing_ok=True)
             del self._segments[number]

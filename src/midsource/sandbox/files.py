@@ -9,7 +9,24 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much the sink keeps."""
+
+    index_segment_lines: int = 50_000
+    """One step of deletion of the index, about 20 MB."""
+    index_lines: int = 2_000_000
+    """About 800 MB on disk and 200 MB of memory; beyond it the oldest segment is dropped whole."""
+    body_segment_messages: int = 500
+    body_segment_bytes: int = 4 * 1024 * 1024
+    """One step of deletion of raw messages: small against all of them, large against one."""
+    body_messages: int = 5_000
+    body_bytes: int = 100 * 1024 * 1024
+    """Enough to look at a demo's mail; a run of a million must not fill the disk."""
 
 
 class Appender:

@@ -3,7 +3,7 @@
 ``keep`` writes the raw messages, then their index lines, and only then returns: the caller may answer 250. A process
 killed between the two leaves bytes in a body segment that nothing points to, never a line without its message.
 
-Bounds are those of ``index`` and ``bodies``; a search looks at ``SCAN_LINES`` lines at most and then hands back the
+What is kept is bounded by ``files.Bounds``; a search looks at ``SCAN_LINES`` lines at most and then hands back the
 place to go on from.
 """
 
@@ -19,6 +19,7 @@ import msgspec
 from midsource.model.clock import Clock
 from midsource.sandbox.arrival import Arrival
 from midsource.sandbox.bodies import Bodies
+from midsource.sandbox.files import Bounds
 from midsource.sandbox.index import Index
 from midsource.sandbox.tally import Tally
 
@@ -104,10 +105,10 @@ _decode_truth = msgspec.json.Decoder(_Truth).decode
 class Inbox:
     """The messages of one folder. The event loop keeps; ``page``, ``line``, ``raw`` and ``truth`` may run in threads."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, bounds: Bounds | None = None) -> None:
         self._clock = clock
-        self._bodies = Bodies(folder)
-        self._index = Index(folder)
+        self._bodies = Bodies(folder, bounds or Bounds())
+        self._index = Index(folder, bounds or Bounds())
         self.tally = Tally()
         self._index.replay(self._recall)
 

@@ -1,8 +1,8 @@
 """One line per recipient of every message the sink took: the truth the ledger is compared with.
 
-NDJSON in segment files ``index-<number of the first line>.ndjson`` of ``SEGMENT_LINES`` lines. Lines are numbered from
-1 without a gap and never renumbered, also over ``clear``, so a number is a stable place to page from. Beyond
-``MAX_LINES`` the oldest segment is dropped whole. In memory only the offset of each line stays (4 bytes).
+NDJSON in segment files ``index-<number of the first line>.ndjson`` of ``Bounds.index_segment_lines`` lines. Lines are
+numbered from 1 without a gap and never renumbered, also over ``clear``, so a number is a stable place to page from.
+Beyond ``Bounds.index_lines`` the oldest segment is dropped whole. In memory only the offset of each line stays (4 bytes).
 
 Durable: a line is with the operating system before its message is answered. At start a torn last line is cut off.
 """
@@ -17,12 +17,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from midsource.sandbox.files import Appender, read_at
+from midsource.sandbox.files import Appender, Bounds, read_at
 
-SEGMENT_LINES = 50_000
-"""One step of deletion, about 20 MB."""
-MAX_LINES = 2_000_000
-"""About 800 MB on disk and 8 MB of offsets; dropped by whole segments."""
 BLOCK_LINES = 500
 """Lines read at a time while scanning, about 200 kB."""
 
@@ -44,8 +40,9 @@ class _Segment:
 class Index:
     """The segments of one folder. The event loop appends; any thread may read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bounds: Bounds) -> None:
         self._folder = folder
+        self._bounds = bounds
         self._segments: list[_Segment] = []
         self._open: Appender | None = None
         self.next_number = 1
@@ -77,12 +74,12 @@ class Index:
             segment.offsets.append(start)
             start += len(line)
         self.next_number += len(lines)
-        if len(segment.offsets) >= SEGMENT_LINES:
+        if len(segment.offsets) >= self._bounds.index_segment_lines:
             self.close()
 
     def surplus(self) -> list[bytes] | None:
         """Drop the oldest segment if there are too many lines; return its lines."""
-        if len(self._segments) < 2 or self.next_number - self._segments[0].first <= MAX_LINES:
+        if len(self._segments) < 2 or self.next_number - self._segments[0].first <= self._bounds.index_lines:
             return None
         oldest = self._segments.pop(0)
         lines = oldest.read(0, len(oldest.offsets))
@@ -127,7 +124,7 @@ class Index:
 
     def _begin(self) -> None:
         last = self._segments[-1] if self._segments else None
-        if last is None or len(last.offsets) >= SEGMENT_LINES:
+        if last is None or len(last.offsets) >= self._bounds.index_segment_lines:
             last = _Segment(self._folder / f"index-{self.next_number:010d}.ndjson", self.next_number)
             self._open = Appender(last.path)
             self._segments.append(last)

@@ -8,7 +8,7 @@ restart the greylist starts anew (a first try is put off again) and the refusal 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from midsource.model.clock import Clock
@@ -50,8 +50,15 @@ _ACCEPTED = Verdict(_WELCOME, ACCEPT, accepted=True)
 class Judge:
     """Applies personalities. One object per sink, owned by its event loop."""
 
-    def __init__(self, clock: Clock, personalities: Mapping[str, Personality] = PERSONALITIES) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        is_held: Callable[[str, str], bool],
+        personalities: Mapping[str, Personality] = PERSONALITIES,
+    ) -> None:
+        """``is_held`` says whether a message (Message-ID, recipient) has arrived before."""
         self._clock = clock
+        self._is_held = is_held
         self._personalities = personalities
         self._first_tried: dict[tuple[str, str], float] = {}
         self._connections: Counter[str] = Counter()
@@ -74,12 +81,12 @@ class Judge:
         if personality.kind is Kind.THROTTLE:
             visitor.throttled_messages += 1
 
-    def drops(self, personality: Personality, message_id: str, rcpt: str, *, held: bool) -> bool:
-        """Whether to hang up instead of answering. A message already ``held`` is answered: a cut happens once."""
+    def drops(self, personality: Personality, message_id: str, rcpt: str) -> bool:
+        """Whether to hang up instead of answering. A message that had arrived before is answered: a cut happens once."""
         return (
             personality.kind is Kind.DROP_AFTER_DOT
-            and not held
             and falls_in_share(personality.share, message_id, rcpt.casefold())
+            and not self._is_held(message_id, rcpt)
         )
 
     def release(self, visitor: Visitor) -> None:

@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
         self._sink = sink
         self._loop = loop
-        self._session = SinkSession(sink.judge, sink.name, offers_tls=sink.tls is not None, is_held=sink.inbox.holds)
+        self._session = SinkSession(sink.judge, sink.name, offers_tls=sink.tls is not None)
         self._transport: asyncio.Transport | None = None
         self._waiting: asyncio.TimerHandle | None = None
         self._is_full = False

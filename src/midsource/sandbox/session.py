@@ -36,11 +36,10 @@ _PATH = re.compile(rb"(?:FROM|TO):[ ]?<([^<>\s\x00-\x1f\x7f]*)>(?:[ ]+(.*))?", r
 class SinkSession:
     """One conversation. Never blocks, knows no clock and no socket."""
 
-    def __init__(self, judge: Judge, hello: str, *, offers_tls: bool, is_held: Callable[[str, str], bool]) -> None:
+    def __init__(self, judge: Judge, hello: str, *, offers_tls: bool) -> None:
         self._judge = judge
         self._hello = hello.encode("ascii")
         self._offers_tls = offers_tls
-        self._is_held = is_held
         self._framer = Framer()
         self._events: deque[Event] = deque()
         self._reads = self._read_command
@@ -114,11 +113,13 @@ class SinkSession:
             self._refuse_framing(line)
             return True
         verb, _, rest = line.partition(b" ")
-        command = _COMMANDS.get(verb.upper())
-        if command is None:
-            self._mistake(b"500 5.5.2 command not recognised")
+        verb = verb.upper()
+        if verb in _COMMANDS:
+            _COMMANDS[verb](self, rest)
+        elif verb in _ANSWERS:
+            self._reply(_ANSWERS[verb])
         else:
-            command(self, rest)
+            self._mistake(b"500 5.5.2 command not recognised")
         return True
 
     def _refuse_framing(self, fault: Fault) -> None:
@@ -132,24 +133,21 @@ class SinkSession:
                 self._hang_up(b"500 5.5.2 line too long")
 
     def _ehlo(self, rest: bytes) -> None:
-        if not rest.strip():
-            self._mistake(b"501 5.5.4 EHLO needs a name")
-            return
-        self._greeted = True
-        self._forget_message()
         offers = [self._hello, b"PIPELINING", b"SIZE %d" % MAX_MESSAGE_BYTES, b"8BITMIME", b"SMTPUTF8"]
         if self._offers_tls and not self.visitor.encrypted:
             offers.append(b"STARTTLS")
-        lines = [b"250-" + offer for offer in offers] + [b"250 ENHANCEDSTATUSCODES"]
-        self._reply(b"\r\n".join(lines))
+        self._greet(rest, b"\r\n".join([b"250-" + offer for offer in offers] + [b"250 ENHANCEDSTATUSCODES"]))
 
     def _helo(self, rest: bytes) -> None:
+        self._greet(rest, b"250 " + self._hello)
+
+    def _greet(self, rest: bytes, reply: bytes) -> None:
         if not rest.strip():
-            self._mistake(b"501 5.5.4 HELO needs a name")
+            self._mistake(b"501 5.5.4 a name is needed")
             return
         self._greeted = True
         self._forget_message()
-        self._reply(b"250 " + self._hello)
+        self._reply(reply)
 
     def _mail(self, rest: bytes) -> None:
         found = _PATH.fullmatch(rest)
@@ -251,15 +249,6 @@ class SinkSession:
         self._forget_message()
         self._reply(b"250 2.0.0 ok")
 
-    def _noop(self, _rest: bytes) -> None:
-        self._reply(b"250 2.0.0 ok")
-
-    def _vrfy(self, _rest: bytes) -> None:
-        self._reply(b"252 2.5.2 send a message and see")
-
-    def _help(self, _rest: bytes) -> None:
-        self._reply(b"214 2.0.0 every message is kept, none is forwarded")
-
     def _quit(self, _rest: bytes) -> None:
         self._hang_up(b"221 2.0.0 bye")
 
@@ -280,11 +269,11 @@ class SinkSession:
 
     def _take(self, body: bytes) -> None:
         facts = read_facts(body)
-        answered = True
         for one in self._recipients:
             self._judge.message_taken(self.visitor, one.personality)
-            held = self._is_held(facts.message_id, one.address)
-            answered = answered and not self._judge.drops(one.personality, facts.message_id, one.address, held=held)
+        answered = not any(
+            self._judge.drops(one.personality, facts.message_id, one.address) for one in self._recipients
+        )
         recipients = tuple(self._recipients)
         self._events.append(
             Take(Arrival(self._sender or "", recipients, body, facts, self.visitor.encrypted, answered))
@@ -301,8 +290,11 @@ _COMMANDS: dict[bytes, Callable[[SinkSession, bytes], None]] = {
     b"DATA": SinkSession._data,
     b"STARTTLS": SinkSession._starttls,
     b"RSET": SinkSession._rset,
-    b"NOOP": SinkSession._noop,
-    b"VRFY": SinkSession._vrfy,
-    b"HELP": SinkSession._help,
     b"QUIT": SinkSession._quit,
+}
+
+_ANSWERS = {
+    b"NOOP": b"250 2.0.0 ok",
+    b"VRFY": b"252 2.5.2 send a message and see",
+    b"HELP": b"214 2.0.0 every message is kept, none is forwarded",
 }
