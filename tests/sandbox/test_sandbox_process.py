@@ -107,6 +107,32 @@ def test_a_disk_that_is_full_refuses_for_now_and_tears_nothing(tmp_path: Path, s
     assert [line["n"] for line in start_sandbox(tmp_path).truth()] == [1, 2, 3]
 
 
+def test_an_index_that_cannot_be_written_refuses_what_it_does_not_hold(
+    tmp_path: Path, start_sandbox: StartSandbox
+) -> None:
+    """Index lines are longer than these messages, so the index meets the limit first, with the body already written."""
+    sandbox = start_sandbox(tmp_path, file_limit=100_000)
+    client = sandbox.client()
+    kept = 0
+    for n in range(1000):
+        client.mail("news@brand.example")
+        client.rcpt("alice@orange.example")
+        code = client.data(_body(f"n{n}"))[0]
+        if code != 250:
+            break
+        kept += 1
+    client.close()
+    assert code == 452
+    assert 100 < kept < 1000
+    assert len(sandbox.truth("9")) == kept == sandbox.json("/summary.json")["distinct"]
+    sandbox.stop()
+    again = start_sandbox(tmp_path)
+    assert len(again.truth("9")) == kept
+    assert again.send("alice@orange.example", _body(f"n{kept}")) == f"250 2.0.0 kept as {kept + 1}"
+    assert again.truth("9")[-1]["duplicate"] is False
+    assert again.get(f"/inbox/{kept + 1}/raw")[2] == _body(f"n{kept}")
+
+
 def test_a_peer_that_reads_nothing_is_not_read_for_ever(sandbox: RunningSandbox) -> None:
     """Pipelined commands whose replies nobody takes must stop being read, not fill memory."""
     with socket.create_connection(("127.0.0.1", sandbox.smtp_port)) as peer:

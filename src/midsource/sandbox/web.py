@@ -110,7 +110,7 @@ class _Pages:
     async def inbox_page(self, request: Request) -> Response:
         query = _query(request, PAGE)
         if query is None:
-            return self._problem(422, "after and limit are whole numbers")
+            return self._problem(request, 422, "after and limit are whole numbers")
         async with self._readers:
             page = await asyncio.to_thread(self._inbox.page, query)
         kept = {"q": query.text, "delivery": query.delivery, "domain": query.domain}
@@ -136,7 +136,7 @@ class _Pages:
     async def message_page(self, request: Request) -> Response:
         line, raw, readable = await self._read(request)
         if line is None:
-            return self._problem(404, "There is no message of that number: it was cleared, or never came.")
+            return self._problem(request, 404, "There is no message of that number: it was cleared, or never came.")
         return self._html("message.html", line=line, kept=raw is not None, message=readable)
 
     async def message_json(self, request: Request) -> Response:
@@ -185,10 +185,10 @@ class _Pages:
 
     async def clear(self, request: Request) -> Response:
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return self._problem(403, "This order came from another site.")
+            return self._problem(request, 403, "This order came from another site.")
         origin = request.headers.get("origin")
         if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
-            return self._problem(403, "This order came from another site.")
+            return self._problem(request, 403, "This order came from another site.")
         self._inbox.clear()
         if "text/html" in request.headers.get("accept", ""):
             return RedirectResponse("./", 303)
@@ -211,8 +211,11 @@ class _Pages:
     def _html(self, template: str, status: int = 200, **values: object) -> Response:
         return HTMLResponse(self._templates.get_template(template).render(values), status)
 
-    def _problem(self, status: int, sentence: str) -> Response:
-        return self._html("problem.html", status, sentence=sentence)
+    def _problem(self, request: Request, status: int, sentence: str) -> Response:
+        root = "../" * (
+            request.url.path.count("/") - 1
+        )  # relative, as everywhere: a proxy may have put a prefix before
+        return self._html("problem.html", status, sentence=sentence, root=root)
 
 
 def _query(request: Request, default_limit: int) -> Query | None:
