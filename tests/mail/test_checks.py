@@ -64,3 +64,11 @@ def test_size_is_judged_on_a_rendered_sample(chars: int, severity: str) -> None:
     (finding,) = check_size(sample)
     assert isinstance(finding, Finding)
     assert finding.severity == severity
+
+
+@pytest.mark.timeout(10)
+def test_a_hostile_source_is_judged_in_linear_time() -> None:
+    source = "{{ links.unsubscribe }}{% raw %}" + "{{" * 200_000 + "https://" * 10_000 + "{% endraw %}"
+    assert found(replace(newsletter(), html=source, text="{{" * 200_000 + "links.unsubscribe")) == {
+        ("error", "template")
+    }

@@ -158,8 +158,9 @@ def _counted(context: Context, value: Any, cost: int) -> Iterator[Any]:
     """Iterate over a list, text or range, paying ``cost`` steps for each turn out of this rendering's budget."""
     if value is None:
         return
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises what is unknown
     if not isinstance(value, str | list | tuple | range):
-        text_of(value) if isinstance(value, jinja2.Undefined) else None  # raises what is unknown
         raise Refused(f"a {type(value).__name__} is not a list")
     steps: list[int] = context.parent[_STEPS]
     for item in value:

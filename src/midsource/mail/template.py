@@ -42,11 +42,10 @@ _DATA_FAULTS = (KeyError, jinja2.TemplateError, Refused)
 class Template:
     """One compiled source. ``constant`` is its text when it shows no values, else None."""
 
-    __slots__ = ("_environment", "_module", "_root", "budgeted", "constant", "is_html", "name", "uses")
+    __slots__ = ("_budgeted", "_environment", "_module", "_root", "constant", "name", "uses")
 
     def __init__(self, name: str, tree: nodes.Template, *, html: bool, flavour: Flavour) -> None:
         self.name = name
-        self.is_html = html
         self.uses = frozenset(grammar.uses(tree))
         self._environment = sandbox.environment(html=html, flavour=flavour)
         static = all(isinstance(node, nodes.Output | nodes.TemplateData) for node in tree.iter_child_nodes())
@@ -56,7 +55,7 @@ class Template:
         text = "".join(data.data for data in tree.find_all(nodes.TemplateData))
         self.constant = self._environment.encode(text) if static else None
         places = sum(len(out.nodes) for out in tree.find_all(nodes.Output))
-        self.budgeted = tree.find(nodes.For) is not None or places > _UNBUDGETED_PLACES
+        self._budgeted = tree.find(nodes.For) is not None or places > _UNBUDGETED_PLACES
         sandbox.bound_loops(tree)
         code = self._environment.compile(tree, name, f"<{name}>")
         self._module = jinja2.Template.from_code(self._environment, code, {})
@@ -81,7 +80,7 @@ class Template:
             return self.constant
         context = Context(self._environment, names, self.name, {})
         try:
-            if self.budgeted:
+            if self._budgeted:
                 return self._render_counting(context)
             text = "".join(self._root(context))
         except Exception as error:  # data can fail in any way; the message is set aside by name
