@@ -7,6 +7,7 @@ after a killed one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -31,6 +32,8 @@ def open_folder() -> Iterator[Path]:
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # where sockets of long paths were; not empty when somebody else uses it
+        Path(f"/tmp/midsource-{os.geteuid()}").rmdir()
 
 
 @pytest.fixture(scope="session")

@@ -33,12 +33,14 @@ Supervisor(home, [ProcessSpec(name, tuple(argv), home / "log" / f"{name}.log", {
                   for name, argv, env in specs], report=lambda line: print(line, flush=True)).run()
 """
 STAYS = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
-DEAF = [
-    sys.executable,
-    "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True));"
-    " print('here', flush=True)\nwhile True: time.sleep(1)",
-]
+DEAF_PROGRAM = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True))
+print('here', flush=True)
+while True:
+    time.sleep(1)
+"""
+DEAF = [sys.executable, "-c", DEAF_PROGRAM]
 FALLS = [sys.executable, "-c", "import sys; print('no database', file=sys.stderr); sys.exit(3)"]
 LEAVES_A_CHILD = ["/bin/sh", "-c", "sleep 600 & echo $!; exec sleep 601"]
 

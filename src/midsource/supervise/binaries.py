@@ -95,22 +95,30 @@ def _major(folder: Path, account: Account | None) -> int:
 
 
 def _copy(folder: Path, system_folder: Path) -> Path:
-    source = folder.parent
+    """Copy the installation around ``folder``, and the libraries a wheel keeps beside its package, as they lie."""
+    source, package = folder.parent, folder.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")  # where auditwheel puts them; found by a relative path
     found = (folder / "postgres").stat()
     identity = f"{source}:{found.st_size}:{found.st_mtime_ns}"
     target = system_folder / f"binaries-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not target.is_dir():
         make_folder(system_folder, 0o711)
         part = target.with_name(f"{target.name}.{os.getpid()}")
+        unneeded = shutil.ignore_patterns("include", "*.a", "pgxs")
         try:
-            shutil.copytree(source, part, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a", "pgxs"))
+            shutil.copytree(source, part / package.name / source.name, symlinks=True, ignore=unneeded)
+            if libraries.is_dir():
+                shutil.copytree(libraries, part / libraries.name, symlinks=True)
             _open_for_reading(part)
             part.rename(target)
         except OSError as error:
             shutil.rmtree(part, ignore_errors=True)
             if not target.is_dir():  # else another command of ours was faster, with the same files
-                raise Failed(f"the PostgreSQL binaries could not be copied to {target} ({error.strerror})") from error
-    return target / folder.name
+                raise Failed(
+                    f"the PostgreSQL binaries could not be copied to {target} ({error.strerror or error})",
+                    "free some space there, or set MIDSOURCE_POSTGRES_BIN to a folder that everyone may read",
+                ) from error
+    return target / package.name / source.name / folder.name
 
 
 def _open_for_reading(tree: Path) -> None:

@@ -190,7 +190,7 @@ def _names_a_dead_process(pid_file: Path) -> bool:
 def complaint(lines: Sequence[str], place: Place) -> MidsourceError:
     """Turn the last words of ``postgres`` or ``initdb`` into an error with a remedy."""
     words = [line for line in lines if _COMPLAINT.search(line) and "the database system is" not in line]
-    text = _SPEAKER.sub("", words[-1]).strip() if words else "no reason given"
+    text = _SPEAKER.sub("", words[-1]).strip() if words else "; ".join(lines[-3:])
     if "contains errors" in text:  # which ones is said by the LOG lines before
         said = [_SPEAKER.sub("", line).strip() for line in lines if "LOG:" in line]
         return Failed(f"PostgreSQL refuses its settings: {'; '.join(said[-3:])}", "correct them and start again")

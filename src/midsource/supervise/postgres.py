@@ -37,6 +37,7 @@ IDLE_SECONDS = 5.0  # commands in a row share one server instead of starting it 
 POLL_SECONDS = 0.05  # a first start takes about a second
 SILENT_ENDS = 3  # a holder that ends without a reason is started again this often
 STOP_SECONDS = 120.0  # the last checkpoint of a busy server with a slow disk
+REFUSED_SECONDS = 10.0  # a server reported running may just have died; its holder notices within a beat
 REVIVE_SECONDS = 5.0  # between two attempts of ``revive``
 _HOLDER = "midsource.supervise.postgres_holder"
 
@@ -159,6 +160,7 @@ class EmbeddedPostgres:
         """Return the socket folder of the running server, starting a holder whenever there is none."""
         told = ""
         started = 0
+        refused_since: float | None = None
         while True:
             state = State.read(self.files)
             if not is_held(self.files.owner_lock):
@@ -169,8 +171,15 @@ class EmbeddedPostgres:
                 self.start_holder()
                 started += 1
                 continue
-            if state.phase is Phase.RUNNING and self._answers(state.socket):
-                return state.socket
+            if state.phase is Phase.RUNNING:
+                refusal = self._refusal(state.socket)
+                if not refusal and is_held(self.files.owner_lock):
+                    return state.socket
+                refused_since = refused_since or time.monotonic()
+                if time.monotonic() - refused_since > REFUSED_SECONDS:
+                    raise Unhealthy(f"PostgreSQL runs but refuses us ({refusal})", "see log/postgres.log, unset PG...")
+            else:
+                refused_since = None
             if state.phase is Phase.FAILING:
                 raise state.error()
             if state.sentence != told and state.phase not in (Phase.RUNNING, Phase.FAILED, Phase.ABSENT):
@@ -178,12 +187,13 @@ class EmbeddedPostgres:
                 self._progress(told)
             time.sleep(POLL_SECONDS)
 
-    def _answers(self, socket: str) -> bool:
+    def _refusal(self, socket: str) -> str:
+        """Connect as any user would and return what was said against it; empty when we got in."""
         try:
             roles.connect(self.files, socket, roles.OWNER).close()
-        except psycopg.OperationalError:
-            return False
-        return is_held(self.files.owner_lock)
+        except psycopg.OperationalError as error:
+            return str(error).strip()
+        return ""
 
 
 def _import_path() -> list[str]:

@@ -54,7 +54,7 @@ def password(files: HomeFiles, role: str, *, has_data: bool) -> str:
 def url(files: HomeFiles, socket: str, database: str) -> str:
     """Return the URL of a database for the role `midsource`; psycopg and (with ``+psycopg``) SQLAlchemy take it."""
     secret = quote(password(files, OWNER, has_data=True), safe="")
-    where = urlencode({"host": socket, "port": PORT})
+    where = urlencode({"host": socket, "port": PORT}, quote_via=quote)  # libpq takes a "+" for a plus
     return f"postgresql://{OWNER}:{secret}@/{quote(database, safe='')}?{where}"
 
 
