@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
 from random import Random
+from string import Template
 from typing import TextIO
 
 HEADER = (
@@ -209,8 +211,10 @@ def write_sample_delivery(folder: Path, *, account: str, list_name: str = "", la
     for ending in ("html", "txt"):
         source = content / f"{NEWSLETTER}.{ending}"
         (folder / f"{NEWSLETTER}.{ending}").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    target = f'\n[target]\nlist = "{list_name}"\n' if list_name else ""
+    template = Template((content / "delivery.toml").read_text(encoding="utf-8"))
+    target = f"\n[target]\nlist = {json.dumps(list_name)}\n" if list_name else ""
     path = folder / "delivery.toml"
-    document = (content / "delivery.toml").read_text(encoding="utf-8")
-    path.write_text(document.format(label=label, account=account, target=target), encoding="utf-8")
+    path.write_text(
+        template.substitute(label=json.dumps(label), account=json.dumps(account), target=target), encoding="utf-8"
+    )
     return path

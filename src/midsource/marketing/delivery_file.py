@@ -1,0 +1,196 @@
+"""The file a delivery is made from: TOML, typed, unknown keys refused, every problem reported at once.
+
+label = "Spring newsletter"
+account = "mid1"                 # external account; may be left out while there is only one
+brand = "default"
+template = "default"             # optional: gives what this file leaves out
+subject = "Hello {{ recipient.first_name }}"
+html = "newsletter.html"         # files beside this one
+text = "newsletter.txt"
+contact_at = 2026-03-01T09:00:00+01:00
+validity = "5d"
+uncertain = "hold"               # or "resend"
+[sender]      name, address, reply_to          (default: the brand's)
+[target]      list, and segment or expression  (default: everybody)
+[retry]       count, period = "1h"
+[headers]     "X-Campaign" = "spring"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from midsource.marketing.durations import parse_duration
+from midsource.model.errors import ConfigError, UserError
+
+MAX_FILE_BYTES = 1_000_000
+"""Of the TOML and of each content file: twice what a template may have."""
+MAX_VALIDITY_SECONDS = 31_536_000
+MIN_VALIDITY_SECONDS = 60
+MAX_RETRY_PERIOD_SECONDS = 604_800
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Sender(msgspec.Struct, frozen=True):
+    """``[sender]``."""
+
+    name: Annotated[str, Meta(max_length=200)] | None = None
+    address: Annotated[str, Meta(min_length=3, max_length=320)] | None = None
+    reply_to: Annotated[str, Meta(min_length=3, max_length=320)] | None = None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """``[target]``."""
+
+    list: Name | None = None
+    segment: Name | None = None
+    expression: Annotated[str, Meta(max_length=10_000)] | None = None
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """``[retry]``."""
+
+    count: Annotated[int, Meta(ge=0, le=100)] | None = None
+    period: str | int | None = None
+
+
+class DeliveryFile(msgspec.Struct, frozen=True):
+    """The document as it stands in the file; html and text are file names."""
+
+    label: Name
+    account: Name | None = None
+    brand: Name = "default"
+    template: Name | None = None
+    subject: Annotated[str, Meta(max_length=2_000)] | None = None
+    html: Name | None = None
+    text: Name | None = None
+    contact_at: datetime | None = None
+    validity: str | int | None = None
+    uncertain: Literal["hold", "resend"] | None = None
+    sender: Sender = Sender()
+    target: Target = Target()
+    retry: Retry = Retry()
+    headers: dict[str, str] = {}
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """The file read, its content files loaded and its times in seconds."""
+
+    document: DeliveryFile
+    html: str | None
+    text: str | None
+    validity_seconds: int | None
+    retry_period_seconds: int | None
+
+
+def read_delivery_file(path: Path) -> Draft:
+    """Read and check the file. Raises ConfigError with every problem, UserError when it cannot be read."""
+    try:
+        table = tomllib.loads(_text_of(path))
+    except tomllib.TOMLDecodeError as exc:
+        raise UserError(f"{path} is not TOML: {exc}", "correct the line and try again") from exc
+    problems: list[str] = []
+    document = _struct(DeliveryFile, table, "", problems)
+    draft = None if document is None else _loaded(path.parent, document, problems)
+    if problems or draft is None:
+        raise ConfigError(
+            [f"{path.name}: {problem}" for problem in problems], "correct the delivery file and try again"
+        )
+    return draft
+
+
+def _loaded(folder: Path, document: DeliveryFile, problems: list[str]) -> Draft:
+    if document.contact_at is not None and document.contact_at.tzinfo is None:
+        problems.append("contact_at: expected a time with its zone (2026-03-01T09:00:00+01:00), got one without")
+    if document.target.segment and document.target.expression:
+        problems.append("target: expected segment or expression, got both")
+    return Draft(
+        document=document,
+        html=_content(folder, "html", document.html, problems),
+        text=_content(folder, "text", document.text, problems),
+        validity_seconds=_seconds("validity", document.validity, MIN_VALIDITY_SECONDS, MAX_VALIDITY_SECONDS, problems),
+        retry_period_seconds=_seconds("retry.period", document.retry.period, 1, MAX_RETRY_PERIOD_SECONDS, problems),
+    )
+
+
+def _content(folder: Path, key: str, name: str | None, problems: list[str]) -> str | None:
+    if name is None:
+        return None
+    try:
+        return _text_of(folder / name)
+    except UserError as exc:
+        problems.append(f"{key}: {exc.cause}")
+        return None
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+        if len(raw) > MAX_FILE_BYTES:
+            raise UserError(f"{path} is larger than {MAX_FILE_BYTES // 1000} kB", "give a smaller file")
+        return raw.decode("utf-8-sig")
+    except OSError as exc:
+        raise UserError(f"{path} cannot be read ({exc.strerror})", "give the path of an existing file") from exc
+    except UnicodeDecodeError as exc:
+        raise UserError(f"{path} is not UTF-8 (byte {exc.start + 1})", "save it as UTF-8") from exc
+
+
+def _seconds(key: str, value: str | int | None, low: int, high: int, problems: list[str]) -> int | None:
+    if value is None:
+        return None
+    try:
+        seconds = parse_duration(value)
+    except UserError as exc:
+        problems.append(f"{key}: {exc.cause}; {exc.remedy}")
+        return None
+    if not low <= seconds <= high:
+        problems.append(f"{key}: expected {low}s to {high // 86_400}d, got {value}")
+    return seconds
+
+
+def _struct(kind: type[T], table: Mapping[str, Any], prefix: str, problems: list[str]) -> T | None:
+    """Convert key by key, so that one wrong value hides no other."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    for key in table.keys() - fields.keys():
+        near = get_close_matches(key, fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(sorted(fields))}"
+        problems.append(f"{prefix}{key}: unknown key ({hint})")
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in table:
+            value = _value(field.type, table[name], f"{prefix}{name}", problems)
+            if value is not UNSET:
+                values[name] = value
+        elif field.required:
+            problems.append(f"{prefix}{name}: missing")
+    missing = [name for name, field in fields.items() if field.required and name not in values]
+    return None if missing else kind(**values)
+
+
+def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any | UnsetType:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        if isinstance(value, dict):
+            return _struct(kind, value, f"{key}.", problems)
+        problems.append(f"{key}: expected a table, got {value!r}")
+        return UNSET
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        shown = repr(value)[:60]
+        problems.append(f"{key}: {_plain(str(exc))}, got {shown}")
+        return UNSET
+
+
+def _plain(message: str) -> str:
+    return message[:1].lower() + message[1:].split(" - at", maxsplit=1)[0]

@@ -1,0 +1,275 @@
+"""The preparation job: from an edited delivery to stored parts, in slices that may be cut anywhere.
+
+Order of events, each one transaction, the state telling where the next slice goes on:
+
+1. *edited*: checks on content and times; one statement writes log rows, exclusions and totals (`targeting`) →
+2. *target ready* →
+3. *personalisation*: people are read in pages; the first example of each shape of data is rendered; parts are cut and
+   stored, some at a time, until none is left; the parts must hold exactly the people the log says →
+4. *message finalised*, and the ``handover`` job is asked for.
+
+An error found on the way is stored with every other finding, moves the delivery to *preparation failed*, and is raised as
+PreparationFailed. Re-preparation is ordered by `deliveries.start_preparation`, which removes what an earlier one left.
+Every write is fenced by the delivery's version: an order given meanwhile makes this slice start over from the tables.
+
+Durable: each finished step; a part from the moment its transaction ends. Times of the phases add up in
+``delivery.phases`` over slices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from midsource.engine.work import SLICE_SECONDS, Context, JobKind, Report
+from midsource.mail.checks import Finding, Severity, check_content
+from midsource.mail.template import fields_used
+from midsource.marketing import deliveries, options, parts, targeting
+from midsource.marketing.brands import get_brand
+from midsource.marketing.deliveries import Delivery
+from midsource.marketing.fields import all_fields
+from midsource.marketing.trial import Trial
+from midsource.model.delivery import DeliveryEvent, DeliveryState
+from midsource.model.errors import Conflict, Failed
+from midsource.policy import checks
+from midsource.store.database import Connection
+
+PARTS_AT_ONCE = 5
+"""Parts of one transaction: 10 000 people, well under a second."""
+SLICE_SHARE = 0.75
+"""Part of a slice's time after which it ends by itself: the page in hand still has to be stored."""
+MAX_FINDINGS = 100
+"""Findings kept with a delivery: an author corrects the first ones first."""
+ASKED_NEXT = ("handover",)
+
+
+class PreparationFailed(Failed):
+    """The delivery cannot be sent as it is; every finding is stored with it."""
+
+    code = "MS-320"
+
+
+def prepare(context: Context) -> Report:
+    """Do one slice of the preparation of delivery ``context.subject``."""
+    with context.database.transaction() as conn:
+        delivery = deliveries.get(conn, context.subject)
+    state = DeliveryState(delivery.state)
+    if state is DeliveryState.PREPARATION_FAILED:
+        raise PreparationFailed(delivery.error, "correct it and prepare the delivery again")
+    if state is DeliveryState.EDITED:
+        _check_and_target(context, delivery)
+        return Report(more_after_seconds=0, note="target ready")
+    if state is DeliveryState.TARGET_READY:
+        with context.database.transaction() as conn:
+            deliveries.transition(conn, delivery.id, DeliveryEvent.PERSONALISE)
+        return Report(more_after_seconds=0, note="personalisation")
+    if state is DeliveryState.PERSONALISATION:
+        return _Personalisation(context, delivery).run()
+    if state is DeliveryState.MESSAGE_FINALISED:
+        return Report(then=ASKED_NEXT, note="prepared already")
+    return Report(note=f"nothing to prepare: the delivery is {state.label}")
+
+
+JOB = JobKind("prepare", prepare)
+
+
+def _check_and_target(context: Context, delivery: Delivery) -> None:
+    began, boot = context.clock.now(), context.clock.boot_seconds()
+    with context.database.transaction() as conn:
+        findings = _findings(conn, delivery, began)
+    _refuse_errors(context, delivery, findings)
+    checked = context.clock.boot_seconds()
+    context.beat()
+    context.progress({"done": 0, "of": 0, "unit": "people", "phase": "target"})
+    with context.database.transaction(statement_seconds=targeting.STATEMENT_SECONDS) as conn:
+        _fence(conn, delivery)
+        chosen = targeting.target(conn, delivery, began)
+        findings += _volume(delivery, chosen)
+        refused = any(finding.severity is Severity.ERROR for finding in findings)
+        phases = add_phase([], "checks", began, checked - boot, 0)
+        phases = add_phase(phases, "target", began, context.clock.boot_seconds() - checked, chosen.targeted)
+        conn.execute(
+            "update delivery set targeted = %s, excluded = %s, to_deliver = %s, findings = %s, phases = %s where id = %s",
+            (
+                chosen.targeted, chosen.targeted - chosen.to_deliver, chosen.to_deliver, _stored(findings), Jsonb(phases),
+                delivery.id,
+            ),
+        )  # fmt: skip
+        if not refused:
+            deliveries.transition(conn, delivery.id, DeliveryEvent.TARGETED)
+    context.say("info", f"{chosen.targeted} people targeted, {chosen.to_deliver} to deliver")
+    if refused:
+        with context.database.transaction() as conn:
+            delivery = deliveries.get(conn, delivery.id)
+        _refuse_errors(context, delivery, findings)
+
+
+def _findings(conn: Connection, delivery: Delivery, now: datetime) -> list[Finding]:
+    brand = get_brand(conn, delivery.brand)
+    found = list(check_content(delivery.content, sender_domains=brand.sender_domains, fields=all_fields(conn)))
+    passed = checks.contact_date_passed(delivery.contact_at, delivery.validity_seconds, now)
+    if passed:
+        found.append(Finding(Severity.ERROR, "contact-date", passed))
+    short = checks.validity_against_retries(
+        delivery.validity_seconds, delivery.retry_count, delivery.retry_period_seconds
+    )
+    if short:
+        found.append(Finding(Severity.WARNING, "validity", short))
+    found += [
+        Finding(Severity.WARNING, "exclusions", f"The option {switch} is 0: people it would exclude get this delivery.")
+        for switch in targeting.switched_off(conn)
+    ]
+    return found
+
+
+def _volume(delivery: Delivery, chosen: targeting.Targeted) -> list[Finding]:
+    found = []
+    nobody = checks.nobody_left(chosen.targeted, chosen.to_deliver, chosen.excluded)
+    if nobody:
+        found.append(Finding(Severity.ERROR, "target", nobody))
+    long = checks.validity_against_volume(delivery.validity_seconds, chosen.to_deliver)
+    if long:
+        found.append(Finding(Severity.WARNING, "validity", long))
+    return found
+
+
+class _Personalisation:
+    """One slice of step 3."""
+
+    def __init__(self, context: Context, delivery: Delivery) -> None:
+        self._context = context
+        self._delivery = delivery
+        self._began = context.clock.now()
+        self._started = self._boot = context.clock.boot_seconds()
+        self._trial = Trial(delivery)
+        self._reader = parts.PeopleReader(delivery.id, fields_used(delivery.content))
+        with context.database.transaction() as conn:
+            self._cutter = parts.PartCutter(options.integer(conn, "NmsBroadcast_MidAnalyzeBatchSize"))
+            self._after, self._position, self._stored = parts.stored_up_to(conn, delivery.id)
+        self._waiting: list[parts.Part] = []
+        self._read = 0
+
+    def run(self) -> Report:
+        """Build and store parts until none is left or the slice's time is over."""
+        while not self._is_over_time():
+            self._context.beat()
+            with self._context.database.transaction() as conn:
+                page = self._reader.page(conn, self._after)
+            for person in page.people:
+                self._trial.take(person)
+                self._wait_for(self._cutter.add(person))
+            self._refuse_unrenderable()
+            self._after = page.reached
+            self._read += len(page.people)
+            if page.is_last:
+                self._wait_for(self._cutter.finish())
+                return self._finish()
+            if len(self._waiting) >= PARTS_AT_ONCE:
+                self._store()
+        if self._waiting:
+            self._store()
+        return Report(rows_read=self._read, rows_written=self._stored, more_after_seconds=0)
+
+    def _wait_for(self, part: parts.Part | None) -> None:
+        if part is not None:
+            self._waiting.append(part)
+
+    def _store(self) -> None:
+        with self._context.database.transaction() as conn:
+            self._delivery = _fence(conn, self._delivery)
+            self._store_waiting(conn)
+        self._context.progress(
+            {"done": self._stored, "of": self._delivery.to_deliver, "unit": "people", "phase": "personalisation"}
+        )
+
+    def _store_waiting(self, conn: Connection) -> None:
+        for part in self._waiting:
+            self._position += 1
+            parts.store(conn, self._delivery.id, self._position, part)
+            self._stored += part.rows
+        rows = sum(part.rows for part in self._waiting)
+        self._waiting = []
+        now = self._context.clock.boot_seconds()
+        phases = add_phase(self._delivery.phases, "personalisation", self._began, now - self._boot, rows)
+        self._boot = now
+        conn.execute("update delivery set phases = %s where id = %s", (Jsonb(phases), self._delivery.id))
+
+    def _finish(self) -> Report:
+        differs = checks.prepared_differs(
+            self._stored + sum(part.rows for part in self._waiting), self._delivery.to_deliver or 0
+        )
+        findings = [*self._trial.problems, *self._trial.size_findings()]
+        if differs:
+            findings.append(Finding(Severity.ERROR, "count", differs))
+        _refuse_errors(self._context, self._delivery, findings)
+        with self._context.database.transaction() as conn:
+            self._delivery = _fence(conn, self._delivery)
+            self._store_waiting(conn)
+            conn.execute(
+                "update delivery set findings = findings || %s where id = %s", (_stored(findings), self._delivery.id)
+            )
+            deliveries.transition(conn, self._delivery.id, DeliveryEvent.FINALISED)
+        self._context.say(
+            "info", f"{self._stored} messages in {self._position} parts, {self._trial.shapes} shapes tried"
+        )
+        return Report(rows_read=self._read, rows_written=self._stored, then=ASKED_NEXT)
+
+    def _refuse_unrenderable(self) -> None:
+        _refuse_errors(self._context, self._delivery, self._trial.problems)
+
+    def _is_over_time(self) -> bool:
+        return self._context.clock.boot_seconds() - self._started > SLICE_SECONDS * SLICE_SHARE
+
+
+def _fence(conn: Connection, delivery: Delivery) -> Delivery:
+    """Lock the delivery and return it as it is now; raises Conflict when somebody changed it since it was read."""
+    now = deliveries.get(conn, delivery.id, lock=True)
+    if now.version != delivery.version:
+        raise Conflict(
+            f"delivery {delivery.id} was changed while it was prepared", "the preparation goes on from its tables"
+        )
+    return now
+
+
+def _refuse_errors(context: Context, delivery: Delivery, findings: list[Finding]) -> None:
+    """Where there is an error: store all findings, move to *preparation failed*, raise PreparationFailed."""
+    errors = [finding.sentence for finding in findings if finding.severity is Severity.ERROR]
+    if not errors:
+        return
+    sentence = " ".join(errors[:10])
+    with context.database.transaction() as conn:
+        now = _fence(conn, delivery)
+        kept = {finding.sentence for finding in findings}
+        before = [finding for finding in now.findings if finding["sentence"] not in kept]
+        conn.execute(
+            "update delivery set findings = %s, error = %s where id = %s",
+            (Jsonb([*before, *_plain(findings)][:MAX_FINDINGS]), sentence[:2_000], delivery.id),
+        )
+        deliveries.transition(conn, delivery.id, DeliveryEvent.PREPARATION_ERROR)
+    context.say("error", sentence)
+    raise PreparationFailed(sentence.removesuffix("."), "correct it and prepare the delivery again")
+
+
+def add_phase(
+    phases: list[dict[str, Any]], phase: str, started_at: datetime, seconds: float, rows: int
+) -> list[dict[str, Any]]:
+    """Return ``phases`` with this time added: a phase that went on in another slice is one entry."""
+    entry = {"phase": phase, "started_at": started_at.isoformat(), "seconds": round(seconds, 3), "rows": rows}
+    if phases and phases[-1]["phase"] == phase:
+        last = phases[-1]
+        entry |= {
+            "started_at": last["started_at"], "seconds": round(last["seconds"] + seconds, 3), "rows": last["rows"] + rows,
+        }  # fmt: skip
+        return [*phases[:-1], entry]
+    return [*phases, entry]
+
+
+def _plain(findings: list[Finding]) -> list[dict[str, Any]]:
+    return [asdict(finding) for finding in findings]
+
+
+def _stored(findings: list[Finding]) -> Jsonb:
+    return Jsonb(_plain(findings[:MAX_FINDINGS]))
