@@ -133,7 +133,7 @@ def answered(conn: Connection, name: str, generation: str | None = None) -> None
     )
 
 
-def test(database: Database, home: Path, name: str, clock: Clock) -> Tested:
+def probe(database: Database, home: Path, name: str, clock: Clock) -> Tested:
     """Call the mid and say everything that is wrong with the link; a failure is an answer here, not an exception."""
     try:
         with open_client(database, home, name, clock) as client:

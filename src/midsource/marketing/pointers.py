@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from midsource.model.errors import NotFound
@@ -161,12 +161,13 @@ def rewind(conn: Connection, lane: Lane) -> Lane:
     return move(conn, lane.account, lane.stream, _oldest(conn, lane.account))
 
 
-def keep_window(conn: Connection, lane: Lane, window: Window) -> None:
+def keep_window(conn: Connection, lane: Lane, window: Window) -> Lane:
     """Remember the page size of a lane; not a move, so the version stays."""
     conn.execute(
         "update pointer set page_rows = %s, page_ceiling = %s where account = %s and stream = %s and lane = %s",
         (window.rows, window.ceiling, lane.account, lane.stream, lane.name),
     )
+    return replace(lane, window=window)
 
 
 def lock(conn: Connection, account: str, stream: str) -> None:

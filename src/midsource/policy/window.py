@@ -15,8 +15,12 @@ FIRST_ROWS = 5_000
 """A quarter of the largest page: large enough to be quick at once, small enough for a loaded mid."""
 MAX_ROWS = 20_000
 """The link's own limit of a page (wire/schema.py)."""
-FORGIVE = 1.02
-"""Each good page raises the ceiling by 2 %: a failed size is tried again after about 15 good pages."""
+FORGIVE = 1.03
+"""Each good page raises the ceiling by 3 %: a failed size is tried again after about ten good pages."""
+SLOW_SECONDS = 5.0
+"""A page that took longer does not grow: time-outs begin at 10 to 30 s, and a slice must hold several pages."""
+TOO_SLOW_SECONDS = 12.0
+"""A page that took longer shrinks before it fails: a time-out costs all of its seconds and brings nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,12 @@ class Window:
     rows: int = FIRST_ROWS
     ceiling: int = MAX_ROWS
 
-    def after_success(self) -> Window:
-        """Return the window after a page that came in time."""
+    def after_success(self, seconds: float = 0.0) -> Window:
+        """Return the window after a page that came within ``seconds``."""
+        if seconds > TOO_SLOW_SECONDS:
+            return replace(self, rows=max(MIN_ROWS, self.rows * 3 // 4))
+        if seconds > SLOW_SECONDS:
+            return self
         ceiling = min(MAX_ROWS, max(int(self.ceiling * FORGIVE), self.ceiling + 1))
         return Window(rows=min(ceiling, max(self.rows + 1, self.rows * 5 // 4)), ceiling=ceiling)
 

@@ -1,0 +1,143 @@
+"""Write one page of a feed into the marketing tables, in the caller's transaction.
+
+Rows only go forward: an outcome is taken when its revision is higher than the log row's, a delivery's figures when they
+are newer, so reading a page twice, or by two lanes, changes nothing. `broad_log_total` moves in the very statement that
+changes the log rows, by what it changed. A row that names nothing we hold (erased) or cannot be kept is counted as
+refused and never holds up its page. The caller holds the stream's lock (pointers.lock): one writer at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.types.json import Jsonb
+
+from midsource.model.delivery import FINAL, DeliveryState
+from midsource.model.message import MessageState
+from midsource.model.outcome import MAX_REPLY_TEXT
+from midsource.store.database import Connection
+from midsource.wire.schema import DeliveryRow, LogRow
+
+_STATES = frozenset(int(state) for state in MessageState)
+_DELIVERY_STATES = frozenset(int(state) for state in DeliveryState)
+_FROM_MID = tuple(int(state) for state in DeliveryState if state >= DeliveryState.START_PENDING)
+"""States in which the mid's word counts: from *start pending* on (model/delivery.py)."""
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": None})
+MAX_SMALL = 32_767
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a page's rows: ``refused`` named nothing we hold; the rest of ``read`` was known already."""
+
+    read: int
+    written: int
+    refused: int
+
+
+_TAKE = """
+with latest as materialized (
+    select distinct on (delivery_id, id) * from feed_page order by delivery_id, id, revision desc
+), old as materialized (
+    select b.delivery_id, b.id, b.state, b.reason, b.revision
+    from latest n join broad_log b on b.delivery_id = n.delivery_id and b.id = n.id
+    where b.delivery_id = any(%(deliveries)s)
+), changed as (
+    update broad_log b set state = n.state, reason = n.reason, attempts = n.attempts, revision = n.revision,
+        event_at = n.event_at, reply = n.reply, message_id = n.message_id
+    from latest n join old o on o.delivery_id = n.delivery_id and o.id = n.id
+    where b.delivery_id = n.delivery_id and b.id = n.id and b.delivery_id = any(%(deliveries)s)
+        and n.revision > o.revision and n.revision > b.revision
+        and exists (select 1 from delivery d where d.id = n.delivery_id and d.account = %(account)s)
+    returning b.delivery_id, b.domain, o.state as old_state, o.reason as old_reason, b.state, b.reason
+), moves as (
+    select delivery_id, domain, old_state as state, old_reason as reason, -count(*) as n from changed group by 1, 2, 3, 4
+    union all
+    select delivery_id, domain, state, reason, count(*) from changed group by 1, 2, 3, 4
+), totals as (
+    insert into broad_log_total as t (delivery_id, domain, state, reason, n)
+    select delivery_id, domain, state, reason, sum(n) from moves group by 1, 2, 3, 4 having sum(n) <> 0 order by 1, 2, 3, 4
+    on conflict (delivery_id, domain, state, reason) do update set n = t.n + excluded.n
+)
+select (select count(*) from latest), (select count(*) from old), (select count(*) from changed)
+"""
+
+
+def take_logs(conn: Connection, account: str, rows: Sequence[LogRow]) -> Written:
+    """Take a page of outcomes into the delivery log and its totals."""
+    kept = [row for row in rows if row.state in _STATES and 0 <= row.reason <= MAX_SMALL]
+    if not kept:
+        return Written(read=len(rows), written=0, refused=len(rows))
+    conn.execute(
+        "create temp table if not exists feed_page (delivery_id bigint, id bigint, state smallint, reason smallint, "
+        "attempts smallint, revision integer, event_at timestamptz, reply text, message_id text) on commit delete rows"
+    )
+    # Partition pruning wants to know the deliveries, the planner how many rows there are.
+    deliveries = sorted({row.delivery for row in kept})
+    with conn.cursor() as cursor, cursor.copy("copy feed_page from stdin") as copy:
+        copy.write("".join(map(_line, kept)))
+    conn.execute("analyze feed_page")
+    found = conn.execute(_TAKE, {"deliveries": deliveries, "account": account}).fetchone()
+    assert found is not None
+    messages, known, changed = found
+    return Written(read=len(rows), written=changed, refused=len(rows) - len(kept) + messages - known)
+
+
+def take_deliveries(conn: Connection, account: str, rows: Sequence[DeliveryRow], told_at: datetime) -> Written:
+    """Take a page of deliveries: figures and, from *start pending* on, the state. ``told_at`` is the mid's clock."""
+    written = refused = 0
+    for row in rows:
+        state = row.state if row.state in _DELIVERY_STATES else None
+        known = conn.execute(
+            "select state from delivery where id = %s and account = %s for update", (row.id, account)
+        ).fetchone()
+        if known is None or state is None:
+            refused += 1
+            continue
+        written += conn.execute(
+            """
+            update delivery set figures = %(figures)s, figures_at = %(at)s, mid_revision = %(revision)s,
+                state = case when %(state)s = any(%(from_mid)s) and state >= 45 then %(state)s else state end,
+                started_at = coalesce(%(started)s, started_at), finished_at = coalesce(%(finished)s, finished_at),
+                modified_at = clock_timestamp(), version = version + 1
+            where id = %(id)s and (mid_revision < %(revision)s
+                or (mid_revision = %(revision)s and coalesce(figures_at, '-infinity') < %(at)s))
+            """,
+            {
+                "id": row.id,
+                "figures": Jsonb(named_figures(row.figures)),
+                "at": told_at,
+                "revision": row.revision,
+                "state": state,
+                "from_mid": list(_FROM_MID),
+                "started": row.started_at,
+                "finished": row.finished_at,
+            },
+        ).rowcount
+    final = [row.id for row in rows if row.state in FINAL]
+    if final:  # parts of a finished delivery are never sent again
+        conn.execute(
+            "update upload_part p set body = null from delivery d where d.id = p.delivery_id and d.account = %s "
+            "and d.id = any(%s) and d.state = any(%s) and p.body is not null",
+            (account, final, [int(state) for state in FINAL]),
+        )
+    return Written(read=len(rows), written=written, refused=refused)
+
+
+def named_figures(figures: dict[str, int]) -> dict[str, int]:
+    """Name the mid's counters by the words of message states; a number we do not know keeps being a number."""
+    named = {}
+    for number, count in figures.items():
+        known = number.isdigit() and int(number) in _STATES
+        named[MessageState(int(number)).label if known else number] = count
+    return named
+
+
+def _line(row: LogRow) -> str:
+    reply = row.reply[:MAX_REPLY_TEXT].translate(_ESCAPES)
+    return (
+        f"{row.delivery}\t{row.id}\t{row.state}\t{row.reason}\t{min(row.attempts, MAX_SMALL)}\t{row.revision}\t"
+        f"{row.event_at.isoformat()}\t{reply}\t{row.message_id.translate(_ESCAPES)}\n"
+    )

@@ -1,0 +1,94 @@
+"""Pull a feed of every mid into the marketing tables: counters (`deliveries`) or outcomes (`logs`).
+
+Order of events, for each active external account by itself: open the lanes (options and pointers, marketing/pointers.py)
+→ the recent lane up to its end, then backlog pages, looking at the recent lane again every ten seconds (feed_reader.py).
+
+Bounds: a slice is at most 100 pages and 50 seconds; each account has its share; a page at most 20 000 rows. What is left
+is the next slice's. The truth is the pointer, not the engine's checkpoint.
+
+Failures: an account fails by itself; the others go on. A mid that cannot be reached is tried five times within the run,
+then the run fails with the sentences of all failed accounts. *Rewound* (the mid was restored) reads again from the oldest
+result kept; harmless, because rows only go forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from midsource.engine.work import Cancelled, Context, Report
+from midsource.marketing import accounts, link_journal
+from midsource.marketing.feed_reader import METHODS, FeedReader, Stream, Tally, activity_of
+from midsource.model.errors import Bug, Failed, MidsourceError, RemoteUnavailable
+from midsource.policy.parts import pause_seconds
+
+SLICE_SECONDS = 50.0
+"""Below the engine's 60 s, so that the last page's own time fits in."""
+LEAST_SECONDS = 5.0
+"""Each account gets at least this much of a slice, however many there are before it."""
+WAIT_SECONDS = 10.0
+"""Long-poll at a mid while one of its deliveries runs; stopping a worker waits no longer than this."""
+SHORT_WAIT_SECONDS = 2.0
+"""The same where several accounts have running deliveries: they take turns."""
+TRIES = 5
+"""Failed calls in a row before the run is marked failed: with doubling pauses about 15 s."""
+
+
+def pull(context: Context, stream: Stream, only: Sequence[str] = ()) -> Report:
+    """Do one slice for every active external account, or for those named in ``only``. Raises Failed naming the accounts that could not be read."""
+    with context.database.connection() as conn:
+        names = [
+            account.name
+            for account in accounts.list_accounts(conn)
+            if account.active and (not only or account.name in only)
+        ]
+    busy = [name for name in names if activity_of(context, name) == "busy"]
+    tally = Tally()
+    end = context.clock.boot_seconds() + SLICE_SECONDS
+    for number, name in enumerate(names):
+        left = (end - context.clock.boot_seconds()) / (len(names) - number)
+        wait = WAIT_SECONDS if len(busy) <= 1 else SHORT_WAIT_SECONDS
+        _pull_alone(context, name, stream, max(LEAST_SECONDS, left), wait, tally)
+    more = min(tally.pauses) if tally.pauses else None
+    if tally.failures and more is None:
+        raise Failed(
+            f"{len(tally.failures)} of {len(names)} external accounts could not be read: " + "; ".join(tally.failures),
+            "see `midsource account test`, and the lines above in the journal",
+        )
+    return Report(
+        rows_read=tally.read,
+        rows_written=tally.written,
+        rows_refused=tally.refused,
+        window_from=min(tally.window_from, default=""),
+        window_to=min(tally.window_to, default=""),
+        more_after_seconds=more,
+    )
+
+
+def _pull_alone(context: Context, name: str, stream: Stream, seconds: float, wait: float, tally: Tally) -> None:
+    """Read one account; whatever goes wrong stays with it (invariant 9)."""
+    try:
+        with accounts.open_client(context.database, context.home, name, context.clock) as client:
+            FeedReader(context, client, name, stream, seconds, wait, tally).run()
+    except Cancelled:
+        raise
+    except RemoteUnavailable as exc:
+        with context.database.connection() as conn:
+            failed = link_journal.next_attempt(conn, name, METHODS[stream]) - 1
+        if failed < TRIES:
+            tally.pauses.append(pause_seconds(max(1, failed), exc.retry_after_seconds, 0.0))
+        else:
+            tally.failures.append(f"{name}: {exc.cause}")
+    except MidsourceError as exc:
+        _tell(context, name, stream, exc)
+        tally.failures.append(f"{name}: {exc.cause}")
+    except Exception as exc:  # noqa: BLE001 - a bug met with one mid's data must not stop the other mids
+        bug = Bug(f"{type(exc).__name__}: {exc}"[:500], "please report it with the journal")
+        _tell(context, name, stream, bug)
+        tally.failures.append(f"{name}: {bug.cause}")
+
+
+def _tell(context: Context, name: str, stream: Stream, exc: MidsourceError) -> None:
+    line = link_journal.sentence(METHODS[stream], f"of {name}", exc, 1, exc.remedy)
+    link_journal.record(
+        context.database, context.say, account=name, method=METHODS[stream], error=exc, attempt=1, line=line
+    )
