@@ -45,6 +45,7 @@ ZONE: Mapping[str, Sequence[str] | str] = {
     "localhost.example A": ["127.0.0.1"],
     "localhost.example AAAA": ["::1"],
     "ours.example MX": ["10 better.example.", "20 mx.ours.example.", "30 worse.example."],
+    "equal.example MX": ["10 mx.ours.example.", "10 worse.example."],
     "better.example A": ["192.0.2.20"],
     "worse.example A": ["192.0.2.21"],
     "mx.ours.example A": ["192.0.2.50"],
@@ -121,6 +122,7 @@ def test_where_mail_goes(domain: str, addresses: list[str]) -> None:
         ("dangling.example", 550, "5.4.4"),
         ("loop.example", 550, "5.4.4"),
         ("byaddress.example", 550, "5.4.4"),
+        ("equal.example", 550, "5.4.4"),
     ],
 )
 def test_where_mail_goes_nowhere(domain: str, code: int, enhanced: str) -> None:

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from midsource.model.outcome import Attempt, Lost, Reply, Stage
 from midsource.net.dialer import Endpoint, TcpDialer
-from midsource.net.sender import WITHHELD, ConnectionEnd, Timeouts, run_connection
+from midsource.net.sender import WITHHELD, ConnectionEnd, run_connection
 from midsource.net.source import TransactionQueue
+from midsource.net.timeouts import Timeouts
 from midsource.smtp.events import Pipelining, TlsPolicy, Transaction
 from midsource.smtp.session import ClientSession
 from midsource.testing.peer import Chop, Do, ScriptedPeer, Transcript, transactions_of

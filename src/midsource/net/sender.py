@@ -21,6 +21,7 @@ from typing import Protocol, assert_never, cast
 from midsource.model.outcome import Attempt, Lost, Reply, Stage
 from midsource.net.dialer import Dialer, Endpoint
 from midsource.net.source import Source
+from midsource.net.timeouts import RFC_TIMEOUTS, Timeouts
 from midsource.smtp.events import (
     Closed,
     Event,
@@ -39,49 +40,6 @@ from midsource.smtp.session import ClientSession
 WITHHELD = "withheld: our lease on the message ends"
 MESSAGES_PER_CONNECTION = 1000
 """Providers cut between 20 and 1000 (MX rules say where); more gains nothing over a new connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds to wait for each answer. Defaults: RFC 5321 4.5.3.2, but 30 s for TCP and TLS, which have no retries inside."""
-
-    connect_seconds: float = 30
-    banner_seconds: float = 300
-    command_seconds: float = 300
-    data_seconds: float = 120
-    body_seconds: float = 600
-    tls_seconds: float = 30
-    quit_seconds: float = 5  # nothing depends on the answer
-    idle_seconds: float = 10  # ours: an open connection without work burns the provider's patience
-
-    def capped(self, connect: float, other: float, data: float) -> Timeouts:
-        """Return these under an MX rule's caps (seconds): TCP connect, after the body, everything else."""
-        return Timeouts(
-            min(self.connect_seconds, connect),
-            min(self.banner_seconds, other),
-            min(self.command_seconds, other),
-            min(self.data_seconds, other),
-            min(self.body_seconds, data),
-            min(self.tls_seconds, other),
-            self.quit_seconds,
-            self.idle_seconds,
-        )
-
-    def of(self, stage: Stage | None) -> float:
-        """Return the seconds for a stage, None being idle."""
-        match stage:
-            case None:
-                return self.idle_seconds
-            case Stage.BANNER:
-                return self.banner_seconds
-            case Stage.TLS:
-                return self.tls_seconds
-            case Stage.DATA:
-                return self.data_seconds
-            case Stage.BODY:
-                return self.body_seconds
-            case _:
-                return self.command_seconds
 
 
 class Recorder(Protocol):
@@ -122,7 +80,7 @@ async def run_connection(
     session: ClientSession,
     source: Source,
     recorder: Recorder,
-    timeouts: Timeouts = Timeouts(),
+    timeouts: Timeouts = RFC_TIMEOUTS,
     *,
     source_ip: str | None = None,
     messages_per_connection: int = MESSAGES_PER_CONNECTION,
@@ -130,10 +88,10 @@ async def run_connection(
     """Connect, send what the source has until it ends or the connection does, and return how that was."""
     link = _Link(session, source, recorder, timeouts, messages_per_connection)
     try:
-        await dialer.connect(endpoint, link, timeouts.connect_seconds, source_ip)
-    except OSError as error:
-        return ConnectionEnd(Stage.CONNECT, Lost(_clause(error)))
-    try:
+        try:
+            await dialer.connect(endpoint, link, timeouts.connect_seconds, source_ip)
+        except OSError as error:
+            return ConnectionEnd(Stage.CONNECT, Lost(_clause(error)))
         while (end := await link.turn()) is None:
             await link.upgrade(dialer, endpoint.host)
     finally:
