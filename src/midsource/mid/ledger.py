@@ -99,15 +99,15 @@ def record_outcomes(
 def cancel_pending(conn: Connection, account_id: int, delivery_id: int, limit: int, now: datetime) -> int:
     """Cancel at most ``limit`` pending or deferred messages of a delivery; return how many.
 
-    Messages in a leased dispatch batch are left alone: their process still holds them and says what became of them.
+    Messages in a leased dispatch batch are left alone: their process, or recovery after its death, says what became of them.
     Uncertain ones stay uncertain.
     """
     found = conn.execute(
         "select m.id from message m where m.account_id = %(account)s and m.delivery_id = %(delivery)s "
         "and m.state in (6, 61) and m.id not in (select unnest(b.ids) from dispatch_batch b "
-        "  where b.account_id = %(account)s and b.delivery_id = %(delivery)s and b.expires_at > %(now)s) "
+        "  where b.account_id = %(account)s and b.delivery_id = %(delivery)s and b.owner is not null) "
         "order by m.id limit %(limit)s for no key update of m",
-        {"account": account_id, "delivery": delivery_id, "now": now, "limit": min(limit, MAX_BATCH_ROWS)},
+        {"account": account_id, "delivery": delivery_id, "limit": min(limit, MAX_BATCH_ROWS)},
     ).fetchall()
     records = [OutcomeRecord(delivery_id, id_, MessageEvent.CANCEL, now, counts_attempt=False) for (id_,) in found]
     return record_outcomes(conn, account_id, records, now).changed

@@ -95,7 +95,7 @@ def said_plainly(name: str) -> Iterator[None]:
             "see `midsource ps --who` for what holds its connections, and `midsource status` for the server",
         ) from exc
     except pg.DiskFull as exc:
-        raise Failed(
+        raise StorageFull(
             f"the disk of the database of {name} is full", "free space or move the home folder, then repeat the command"
         ) from exc
     except pg.UndefinedTable as exc:
@@ -114,6 +114,13 @@ def said_plainly(name: str) -> Iterator[None]:
             f"the database of {name} cannot be reached ({_first_line(exc)})",
             "check `midsource status`; `midsource up` starts the embedded server",
         ) from exc
+
+
+class StorageFull(Failed):
+    """The disk is full; nothing of the transaction is kept."""
+
+    code = "MS-320"
+    http_status = 507
 
 
 class StatementTimeout(Failed):

@@ -34,11 +34,12 @@ class MidDatabase:
             "brand": "shop",
         }
         now = self.clock.now()
+        started_at = now if state > 45 else None
         with self.database.transaction() as conn:
             conn.execute(
                 "insert into delivery (account_id, id, label, state, spec, spec_hash, started_at, valid_until) "
                 "values (%s, %s, %s, %s, %s, 'x', %s, %s::timestamptz + interval '5 days')",
-                (self.account_id, number, spec["label"], state, json.dumps(spec), now, now),
+                (self.account_id, number, spec["label"], state, json.dumps(spec), started_at, started_at),
             )
             conn.execute(
                 "insert into message (account_id, delivery_id, id, email, domain, data, event_at) "

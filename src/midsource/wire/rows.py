@@ -33,7 +33,7 @@ def decode_row(line: bytes) -> PartRow:
     """Parse one line; raises UserError naming what is wrong with it."""
     try:
         return _decoder.decode(line)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise UserError(f"not a row of a delivery part ({exc})") from exc
 
 

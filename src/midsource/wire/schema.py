@@ -27,7 +27,7 @@ MAX_WAIT_SECONDS = 25
 MAX_BODY_BYTES = 2_000_000
 """Any other body: a delivery's content with room to spare."""
 
-DeliveryNumber = Annotated[int, Meta(gt=0, lt=1 << 63)]
+DeliveryNumber = Annotated[int, Meta(gt=0, le=(1 << 63) - 1)]
 Verb = Annotated[str, Meta(pattern="^(start|pause|resume|stop)$")]
 PartName = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,4}){0,8}$")]
 

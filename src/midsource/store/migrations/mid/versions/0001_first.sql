@@ -100,7 +100,7 @@ create table feed_batch (
 create index feed_batch_unnumbered on feed_batch (id) where seq is null;
 create index feed_batch_unfolded on feed_batch (id) where not folded;
 create index feed_batch_account on feed_batch (account_id, seq);
-create index feed_batch_time on feed_batch (account_id, sequenced_at);
+create index feed_batch_time on feed_batch (account_id, sequenced_at, seq);
 
 -- When the last numbering turn looked. Every batch that it did not see gets a later or equal time, also when the clock
 -- steps back, so this is the time an option shows at the end of the feed.
@@ -108,7 +108,7 @@ create table feed_turn (
     singleton boolean primary key default true check (singleton),
     turned_at timestamptz not null
 );
-insert into feed_turn (turned_at) values ('-infinity');
+insert into feed_turn (turned_at) values ('2000-01-01 00:00Z');
 
 -- Append-only: every attempt and every change of state, as the feed hands it on.
 create table outcome (

@@ -1,0 +1,39 @@
+"""A position in the change feed, as opaque text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import uuid
+from dataclasses import dataclass
+
+from midsource.model.errors import UserError
+
+_CURSOR = struct.Struct(">16sqi")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """Everything up to batch ``seq`` was served; with a ``row`` above 0, of that batch only the rows up to it."""
+
+    generation: uuid.UUID
+    seq: int = 0
+    row: int = 0
+
+    def __str__(self) -> str:
+        """Return the opaque text."""
+        packed = _CURSOR.pack(self.generation.bytes, self.seq, self.row)
+        return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read the opaque text; raises UserError."""
+        try:
+            packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            generation, seq, row = _CURSOR.unpack(packed)
+        except (binascii.Error, ValueError, struct.error) as exc:
+            raise UserError(f"{text[:80]!r} is no cursor of a feed", "give back the cursor of the last page") from exc
+        if seq < 0 or row < 0:
+            raise UserError(f"{text[:80]!r} is no cursor of a feed", "give back the cursor of the last page")
+        return cls(uuid.UUID(bytes=generation), seq, row)
