@@ -18,6 +18,8 @@ import pytest
 
 _MAIN = """
 import sys, resource
+if sys.argv[3] == "plain":
+    sys.modules["uvloop"] = None
 from pathlib import Path
 from midsource.sandbox.app import run
 if int(sys.argv[2]):
@@ -88,9 +90,9 @@ StartSandbox = Callable[..., RunningSandbox]
 def sandbox_starter() -> Iterator[StartSandbox]:
     running: list[RunningSandbox] = []
 
-    def start(home: Path, *, file_limit: int = 0) -> RunningSandbox:
+    def start(home: Path, *, file_limit: int = 0, loop: str = "best") -> RunningSandbox:
         process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, str(home), str(file_limit)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _MAIN, str(home), str(file_limit), loop], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         seen = []

@@ -7,12 +7,14 @@ import contextlib
 import json
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import pytest
 from sandbox_process import RunningSandbox, StartSandbox
 
 from midsource.model.outcome import Attempt, Reply, Stage
@@ -165,7 +167,12 @@ class _Notes:
         self.attempts[token] = attempt
 
 
-def test_our_own_sender_delivers_encrypted_and_the_truth_agrees(sandbox: RunningSandbox) -> None:
+@pytest.mark.parametrize("loop", ["best", "plain"])
+def test_our_own_sender_delivers_encrypted_and_the_truth_agrees(
+    tmp_path: Path, start_sandbox: StartSandbox, loop: str
+) -> None:
+    """With uvloop where it is there, and with asyncio's own loop."""
+    sandbox = start_sandbox(tmp_path, loop=loop)
     count = 200
     notes = _Notes()
     messages = [
@@ -173,14 +180,49 @@ def test_our_own_sender_delivers_encrypted_and_the_truth_agrees(sandbox: Running
         for n in range(count)
     ]
 
-    async def send() -> bool:
-        queue = TransactionQueue(messages)
+    async def send(part: list[Transaction]) -> bool:
+        queue = TransactionQueue(part)
         queue.close()
         endpoint = Endpoint("mx.tls.example", "127.0.0.1", sandbox.smtp_port)
         return (await run_connection(TcpDialer(), endpoint, ClientSession("me.example"), queue, notes)).encrypted
 
-    assert asyncio.run(send())
+    async def send_all() -> list[bool]:
+        return await asyncio.gather(*(send(messages[first::20]) for first in range(20)))
+
+    assert asyncio.run(send_all()) == [True] * 20
     answers = [attempt.answer for attempt in notes.attempts.values()]
     assert {answer.code if isinstance(answer, Reply) else 0 for answer in answers} == {250}
     assert {attempt.stage for attempt in notes.attempts.values()} == {Stage.BODY}
     assert {line["id"] for line in sandbox.truth("77")} == {f"77.{n}" for n in range(count)}
+
+
+@pytest.mark.parametrize("loop", ["best", "plain"])
+def test_peers_that_break_off_anywhere_disturb_nobody(tmp_path: Path, start_sandbox: StartSandbox, loop: str) -> None:
+    sandbox = start_sandbox(tmp_path, loop=loop)
+    dialogue = b"EHLO me\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@slow.example>\r\nDATA\r\nhi\r\n.\r\nSTARTTLS\r\n"
+    endings = (b"", b"EHLO me\r\nSTARTTLS\r\n", b"EHLO me\r\nSTARTTLS\r\nnot a handshake\r\n", dialogue, dialogue[:60])
+    for resets in (False, True):
+        for said in endings:
+            for waits in (0.0, 0.02):
+                with socket.create_connection(("127.0.0.1", sandbox.smtp_port)) as peer:
+                    if resets:
+                        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    peer.sendall(said)
+                    time.sleep(waits)
+    time.sleep(0.7)  # the slow provider's replies to those that left come due
+    assert sandbox.process.poll() is None
+    assert sandbox.send("alice@gmail.example").startswith("250 ")
+
+
+def test_a_handshake_that_is_no_handshake_is_ended(sandbox: RunningSandbox) -> None:
+    client = sandbox.client()
+    assert client.docmd("STARTTLS")[0] == 220
+    assert client.sock is not None
+    client.sock.sendall(b"MAIL FROM:<evil@x.example>\r\n")
+    client.sock.settimeout(10)
+    left = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := client.sock.recv(1000):
+            left += piece
+    assert b"250" not in left
+    client.close()

@@ -184,7 +184,9 @@ def test_starttls_begins_anew() -> None:
     assert b"STARTTLS" in talk.say(b"EHLO me\r\n")
     assert talk.codes(b"MAIL FROM:<a@x.example>\r\nSTARTTLS\r\n") == ["250", "220"]
     assert talk.wants_tls
+    assert talk.say(b"NOOP\r\n") == b""
     talk.session.tls_started()
+    assert talk.codes(b"") == ["250"]
     assert talk.codes(b"MAIL FROM:<a@x.example>\r\n") == ["503"]
     assert b"STARTTLS" not in talk.say(b"EHLO me\r\n")
     assert talk.codes(b"STARTTLS\r\n") == ["503"]

@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
             encrypted = await self._loop.start_tls(
                 self._transport, self, self._sink.tls, server_side=True, ssl_handshake_timeout=TLS_SECONDS
             )
-        except (OSError, ssl.SSLError) as problem:
+        except Exception as problem:  # noqa: BLE001 - loops raise many kinds here, and none may end the other connections
             _log.info("sandbox.tls_failed", action="starttls", error=str(problem))
             self._is_closing = True
             self._transport.abort()

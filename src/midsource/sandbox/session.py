@@ -29,7 +29,6 @@ MAX_RECIPIENTS = 100
 MAX_MISTAKES = 20
 """Wrong commands before we hang up: a client that is lost must not spin."""
 
-
 _PATH = re.compile(rb"(?:FROM|TO):[ ]?<([^<>\s\x00-\x1f\x7f]*)>(?:[ ]+(.*))?", re.IGNORECASE)
 
 
@@ -71,10 +70,12 @@ class SinkSession:
         return self._events.popleft()
 
     def tls_started(self) -> None:
-        """Begin anew inside the encrypted connection (RFC 3207 4.2)."""
+        """Begin anew inside the encrypted connection (RFC 3207 4.2).
+
+        What was received since ``StartTls`` stays: a client's first command may come with the end of its handshake.
+        """
         self._greeted = False
         self.visitor.encrypted = True
-        self._framer.forget()
         self._forget_message()
         self._reads = self._read_command
 
@@ -274,9 +275,8 @@ class SinkSession:
         answered = not any(
             self._judge.drops(one.personality, facts.message_id, one.address) for one in self._recipients
         )
-        recipients = tuple(self._recipients)
         self._events.append(
-            Take(Arrival(self._sender or "", recipients, body, facts, self.visitor.encrypted, answered))
+            Take(Arrival(self._sender or "", tuple(self._recipients), body, facts, self.visitor.encrypted, answered))
         )
         if not answered:
             self._end(Close(lingers=False))
