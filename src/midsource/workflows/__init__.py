@@ -1,1 +1,9 @@
-"""Technical workflows: one module each, all of one shape."""
+"""Technical workflows: one module each, all of one shape; this list is the registration."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from midsource.workflows import delivery_counters, delivery_logs
+
+WORKFLOWS: tuple[ModuleType, ...] = (delivery_counters, delivery_logs)

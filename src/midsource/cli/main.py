@@ -1,0 +1,157 @@
+"""The command line: finds the command group, runs it, and turns every expected failure into one sentence and an exit code.
+
+Exit codes (design 9): 0 fine, 1 the thing failed, 2 wrong use, 3 something is unhealthy. ``--home``, ``--instance``,
+``--role`` and ``--debug`` may stand anywhere before ``--``. Groups are imported when named, so a command starts fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from midsource.cli.output import err, say_error
+from midsource.cli.session import Session
+from midsource.config import default_home
+from midsource.model.errors import MidsourceError, UserError
+
+GROUPS = {
+    "demo": ("demo", "Both halves, a sandbox, sample people, one real delivery; then the console"),
+    "init": ("home", "Make a home folder: configuration, keys, databases, both instances"),
+    "migrate": ("home", "Bring the databases to the schema of this version"),
+    "config": ("home", "Show the configuration with its origin, or check it"),
+    "up": ("running", "Run the processes of this home"),
+    "down": ("running", "Stop them"),
+    "ps": ("running", "Show them"),
+    "start": ("running", "Start a process that was stopped: web@marketing"),
+    "stop": ("running", "Stop one process; it stays stopped"),
+    "restart": ("running", "Restart one process"),
+    "status": ("running", "Say whether everything runs; exit 3 unless it does"),
+    "logs": ("running", "Show the log of a process"),
+    "recipients": ("recipients", "Import, list, show and erase people; add own fields"),
+    "segment": ("segment", "Create, preview and list segments"),
+    "delivery": ("delivery", "Create, prepare, send, watch and explain deliveries"),
+    "account": ("account", "External accounts: add, test, list, rename"),
+    "option": ("option", "Options and pointers: list, get, set"),
+    "workflow": ("workflow", "Technical workflows: list, show, run now, restart, journal"),
+    "process": ("process", "Run one process in the foreground (what `up` starts)"),
+}
+HIDDEN = {"process"}
+VALUED = ("--home", "--instance", "--role")
+
+
+class Groups(typer.core.TyperGroup):
+    """Imports the module of a command when it is asked for."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002 - typer's signature
+        """Return the commands in the order an operator meets them."""
+        return [name for name in GROUPS if name not in HIDDEN]
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ARG002
+        """Import the group's module and return the command of this name."""
+        if cmd_name not in GROUPS:
+            return None
+        module = importlib.import_module(f"midsource.cli.{GROUPS[cmd_name][0]}")
+        command: Any = typer.main.get_command(module.app)
+        return command.commands[cmd_name] if cmd_name in getattr(command, "commands", {}) else command
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, GROUPS[name][1]) for name in self.list_commands(ctx)])
+
+
+app = typer.Typer(cls=Groups, add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def midsource(
+    ctx: typer.Context,
+    home: str = typer.Option("", help="Home folder (or MIDSOURCE_HOME; default ./.midsource)."),
+    instance: str = typer.Option("", help="Instance to act on, by name."),
+    role: str = typer.Option("", help="Instance to act on, by role: marketing (default) or mid."),
+    debug: bool = typer.Option(False, help="Show the traceback of a failure."),
+) -> None:
+    """Self-hosted bulk email in two halves, with every recipient accounted for."""
+    if role not in ("", "marketing", "mid"):
+        raise UserError(f"--role {role!r} is no role", "use marketing or mid")
+    ctx.obj = Session(home=Path(home).absolute() if home else default_home(), name=instance, role=role, debug=debug)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(global_first(given)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; return its exit code."""
+    debug = "--debug" in arguments
+    try:
+        result = app(args=list(arguments), prog_name="midsource", standalone_mode=False)
+    except MidsourceError as exc:
+        _trace(debug)
+        say_error(str(exc), exc.code)
+        return exc.exit_code
+    except typer.TyperException as exc:
+        wrong = _usage(exc)
+        if type(exc).__name__ == "NoArgsIsHelpError":  # a group named without a command: its help is the answer
+            err.print(getattr(exc, "format_message", str)(), markup=False)
+        else:
+            say_error(f"{wrong}: see `{' '.join(['midsource', *_command(arguments), '--help'])}`.", "MS-100")
+        return 2
+    except typer.Exit as exc:
+        return exc.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        say_error("Interrupted; what was committed stays, the rest was not begun.", "MS-130")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as exc:  # noqa: BLE001 - the last line of defence: a bug of ours becomes a sentence
+        _trace(debug)
+        say_error(f"A bug of midsource: {type(exc).__name__}: {exc}. Repeat with --debug and report it.", "MS-900")
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def global_first(arguments: Sequence[str]) -> list[str]:
+    """Move the global options before the command, wherever they stand before ``--``."""
+    first: list[str] = []
+    rest: list[str] = []
+    queue = list(arguments)
+    while queue:
+        word = queue.pop(0)
+        if word == "--":
+            rest += ["--", *queue]
+            break
+        if word == "--debug":
+            first.append(word)
+        elif word in VALUED and queue:
+            first += [word, queue.pop(0)]
+        elif word.startswith(tuple(f"{option}=" for option in VALUED)):
+            first.append(word)
+        else:
+            rest.append(word)
+    return first + rest
+
+
+def _usage(exc: typer.TyperException) -> str:
+    """Return what was wrong with the words of a command, as one clause."""
+    format_message = getattr(exc, "format_message", None)
+    return str(format_message() if format_message else exc).strip().rstrip(".").replace("\n", " ")
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    """Return the command that the words name, for pointing at its help: one word, and a second where it is a group."""
+    words = [word for word in arguments if word in GROUPS]
+    return words[:1]
+
+
+def _trace(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()

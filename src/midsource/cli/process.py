@@ -1,0 +1,103 @@
+"""`process KIND@INSTANCE`: run one process in the foreground until SIGTERM. What `up` starts; hidden from the help."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from midsource.cli.group import group
+from midsource.cli.log import set_up_logging
+from midsource.cli.session import Session, Urls, serving
+from midsource.config import Config, InstanceConfig
+from midsource.model.errors import UserError
+from midsource.net.clock import SystemClock
+from midsource.store import migrate
+from midsource.store.database import Database
+
+app = group()
+
+
+@app.command()
+def process(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(help="As in web@marketing or mta@mid1.2.")]
+) -> None:
+    """Run one process in the foreground."""
+    session: Session = ctx.obj
+    kind, _, label = name.partition("@")
+    config = session.config()
+    instance = config.instance(label.partition(".")[0])
+    if kind not in RUNNERS:
+        raise UserError(f"there is no process kind {kind!r}", f"there are {', '.join(RUNNERS)}")
+    set_up_logging(name)
+    if kind == "sandbox":
+        _sandbox(config)
+        return
+    with serving(config) as urls:
+        resolved = with_databases(config, urls)
+        _check(resolved.instance(instance.name))
+        RUNNERS[kind](resolved, resolved.instance(instance.name), name)
+
+
+def with_databases(config: Config, urls: Urls) -> Config:
+    """Return the configuration with the database URL of every instance filled in."""
+    return replace(config, instances=tuple(replace(i, database_url=urls(i)) for i in config.instances))
+
+
+def _check(instance: InstanceConfig) -> None:
+    with Database(instance.name, instance.database_url, application="check") as database:
+        migrate.check(database, instance.role)
+
+
+def _web(config: Config, instance: InstanceConfig, name: str) -> None:
+    _entry("midsource.web.serve")(config, instance.name, process=name)
+
+
+def _mta(config: Config, instance: InstanceConfig, name: str) -> None:
+    if instance.role != "mid":
+        raise UserError(f"{instance.name} is a marketing instance: it never sends", "mta processes belong to a mid")
+    _entry("midsource.mid.mta")(config, instance.name, process=name)
+
+
+def _worker(config: Config, instance: InstanceConfig, name: str) -> None:
+    runtime = importlib.import_module("midsource.engine.runtime")
+    works = importlib.import_module("midsource.cli.worker").works_of(instance.role)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with Database(instance.name, instance.database_url, application=name, max_connections=12) as database:
+        engine = runtime.Engine(
+            database,
+            name=name,
+            role=instance.role,
+            instance=instance.name,
+            home=config.home,
+            clock=SystemClock(),
+            works=works,
+        )
+        engine.launch()
+        ended.wait()
+        engine.stop()
+
+
+def _sandbox(config: Config) -> None:
+    _entry("midsource.sandbox.app")(config.home, config.sandbox.smtp_port, config.sandbox.http_port, None)
+
+
+def _entry(module: str) -> Callable[..., Any]:
+    """Import a process's module only in that process: an mta needs no web framework."""
+    run: Callable[..., Any] = importlib.import_module(module).run
+    return run
+
+
+RUNNERS: dict[str, Callable[[Config, InstanceConfig, str], None]] = {
+    "web": _web,
+    "worker": _worker,
+    "mta": _mta,
+    "sandbox": lambda config, _instance, _name: _sandbox(config),
+}
