@@ -270,9 +270,23 @@ def test_the_framer_finds_the_end_whatever_came_before() -> None:
     ],
 )
 def test_facts_are_read_from_the_header(header: bytes, subject: str) -> None:
-    facts = read_facts(header + b"\r\nX-MIDSOURCE-ID: 12.34\r\nMessage-Id:\r\n <abc@x>\r\n\r\nSubject: body\r\n")
+    facts = read_facts(header + b"\r\nX-MIDSOURCE-ID: 1.12.34\r\nMessage-Id:\r\n <abc@x>\r\n\r\nSubject: body\r\n")
     assert facts.subject == subject
-    assert (facts.id, facts.delivery, facts.message_id) == ("12.34", "12", "abc@x")
+    assert (facts.id, facts.delivery, facts.message_id) == ("1.12.34", "12", "abc@x")
+
+
+@pytest.mark.parametrize(
+    ("header", "delivery"),
+    [
+        (b"X-Midsource-Id: 1.868939989.7", "868939989"),
+        (b"X-Midsource-Id: 868939989.7", "868939989"),
+        (b"X-Midsource-Id: 7", ""),
+        (b"X-Midsource-Id: 1.2.3\r\nX-Midsource-Delivery: 9", "9"),
+        (b"X-Other: 1.2.3", ""),
+    ],
+)
+def test_the_delivery_is_read_from_the_token(header: bytes, delivery: str) -> None:
+    assert read_facts(header + b"\r\n\r\nhi\r\n").delivery == delivery
 
 
 def test_a_message_without_header_is_known_by_its_hash() -> None:

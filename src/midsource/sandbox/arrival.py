@@ -42,9 +42,9 @@ class Facts:
     message_id: str
     subject: str
     id: str
-    """``X-Midsource-Id``: our token, ``<delivery>.<broad log>``."""
+    """``X-Midsource-Id``: our token, ``<account>.<delivery>.<broad log>``."""
     delivery: str
-    """``X-Midsource-Delivery``, else the part of the token before its first dot, else empty."""
+    """``X-Midsource-Delivery``, else the token's last part but one, else empty."""
     sha256: str
 
 
@@ -68,12 +68,12 @@ def read_facts(body: bytes) -> Facts:
         found.setdefault(name.lower(), _FOLD.sub(" ", value.decode("utf-8", "replace")).strip())
     digest = sha256(body).hexdigest()
     token = found.get(b"x-midsource-id", "")[:MAX_FACT]
-    before, dot, _ = token.partition(".")
+    parts = token.split(".")
     return Facts(
         message_id=found.get(b"message-id", "").strip("<>")[:MAX_FACT] or f"sha256:{digest}",
         subject=_decoded(found.get(b"subject", "")[: 4 * MAX_FACT])[:MAX_FACT],
         id=token,
-        delivery=found.get(b"x-midsource-delivery", before if dot else "")[:MAX_FACT],
+        delivery=found.get(b"x-midsource-delivery", parts[-2] if len(parts) > 1 else "")[:MAX_FACT],
         sha256=digest,
     )
 
