@@ -1,0 +1,69 @@
+"""The delivery log read in order: pages by log id, each a query of its own, so that a million rows hold no snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.rows import class_row
+
+from midsource.model.message import MessageState, Reason
+from midsource.store.database import Database
+
+PAGE_ROWS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One person's row of a delivery's log."""
+
+    id: int
+    recipient_id: int
+    email: str
+    domain: str
+    state: int
+    reason: int
+    attempts: int
+    revision: int
+    event_at: datetime
+    reply: str
+    message_id: str
+
+
+COLUMNS = "id, recipient_id, email, domain, state, reason, attempts, revision, event_at, reply, message_id"
+
+
+def entries(
+    database: Database, delivery_id: int, *, state: MessageState | None = None, after: int = 0
+) -> Iterator[LogEntry]:
+    """Yield the rows of a delivery after log id ``after``, of one state if it is given."""
+    while True:
+        with database.connection() as conn, conn.cursor(row_factory=class_row(LogEntry)) as cursor:
+            page = cursor.execute(
+                f"select {COLUMNS} from broad_log where delivery_id = %(delivery)s and id > %(after)s "  # noqa: S608 - constant
+                "and (%(state)s::smallint is null or state = %(state)s) order by id limit %(limit)s",
+                {"delivery": delivery_id, "after": after, "state": state, "limit": PAGE_ROWS},
+            ).fetchall()
+        yield from page
+        if len(page) < PAGE_ROWS:
+            return
+        after = page[-1].id
+
+
+def as_dict(entry: LogEntry) -> dict[str, Any]:
+    """Return the row as ``delivery logs --json`` prints it. ``status`` is the field's word; ours stand beside it."""
+    state = MessageState(entry.state)
+    return {
+        "id": entry.id,
+        "email": entry.email,
+        "status": MessageState(state.status).label,
+        "state": state.label,
+        "reason": Reason(entry.reason).label,
+        "reply": entry.reply,
+        "attempts": entry.attempts,
+        "uncertain": state is MessageState.UNCERTAIN,
+        "message_id": entry.message_id,
+        "event_at": entry.event_at.isoformat(),
+    }
