@@ -35,14 +35,22 @@ class Database:
     Opening is lazy: constructing never fails, the first use may raise Unhealthy.
     """
 
-    def __init__(self, name: str, dsn: str, *, application: str, max_connections: int = 4) -> None:
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        *,
+        application: str,
+        max_connections: int = 4,
+        wait_seconds: float = POOL_WAIT_SECONDS,
+    ) -> None:
         self.name = name
         self.dsn = dsn
         self._pool = ConnectionPool(
             dsn,
             min_size=0,
             max_size=max_connections,
-            timeout=POOL_WAIT_SECONDS,
+            timeout=wait_seconds,
             max_idle=120,
             open=False,
             kwargs={
@@ -91,7 +99,7 @@ def said_plainly(name: str) -> Iterator[None]:
         raise
     except PoolTimeout as exc:
         raise Unhealthy(
-            f"the database of {name} gave no connection within {POOL_WAIT_SECONDS} s",
+            f"the database of {name} gave no connection in time",
             "see `midsource ps --who` for what holds its connections, and `midsource status` for the server",
         ) from exc
     except pg.DiskFull as exc:
