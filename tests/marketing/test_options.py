@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from midsource.marketing import accounts, options
+from midsource.model.errors import NotFound, UserError
+from midsource.policy.position import show
+from midsource.store.database import Database, scalar
+from midsource.testing.clock import ManualClock
+
+POINTER = f"NmsMidSourcing_LastDelivery_{accounts.DEFAULT_NAME}"
+
+
+@pytest.fixture
+def db(marketing_db: Database, clock: ManualClock, tmp_path: Path) -> Database:
+    with marketing_db.transaction() as conn:
+        accounts.add(conn, tmp_path, url="http://127.0.0.1:1", key="abc." + "s" * 43, now=clock.now())
+    return marketing_db
+
+
+def put(db: Database, name: str, value: str, clock: ManualClock, *, yes: bool = False) -> str:
+    with db.transaction() as conn:
+        return options.set_value(conn, name, value, by="alice", now=clock.now(), yes=yes)
+
+
+def test_every_option_is_listed_with_its_default_and_pointers_once_an_account(db: Database) -> None:
+    with db.connection() as conn:
+        views = {view.name: view for view in options.list_options(conn)}
+    assert views["NmsMidSourcing_PrepareFlow"].value == "3"
+    assert views[POINTER].value
+    assert not any("<" in name for name in views)
+
+
+def test_a_value_is_kept_and_its_default_needs_no_row(db: Database, clock: ManualClock) -> None:
+    put(db, "NmsMidSourcing_PrepareFlow", "5", clock)
+    with db.connection() as conn:
+        assert options.integer(conn, "NmsMidSourcing_PrepareFlow") == 5
+    put(db, "NmsMidSourcing_PrepareFlow", "3", clock)
+    with db.connection() as conn:
+        assert scalar(conn, "select count(*) from option where name = 'NmsMidSourcing_PrepareFlow'") == 0
+
+
+def test_a_change_leaves_who_old_and_new(db: Database, clock: ManualClock) -> None:
+    put(db, "NmsMidSourcing_PrepareFlow", "5", clock)
+    with db.connection() as conn:
+        line = scalar(conn, "select line from workflow_journal order by id desc limit 1")
+    assert line == "NmsMidSourcing_PrepareFlow set from '3' to '5' by alice"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("NmsEmail_RetryPeriod", "3600", "no unit"),
+        ("NmsEmail_RetryPeriod", "an hour", "not a delay"),
+        ("NmsMidSourcing_PrepareFlow", "100", "from 1 to 8"),
+        ("NmsMidSourcing_PrepareFlow", "-1", "from 1 to 8"),
+        ("NmsBroadcast_RemoveBlackList", "yes", "0 or 1"),
+        (POINTER, "", "not a time"),
+        (POINTER, "2020-01-01T10:00", "no time zone"),
+        (POINTER, "2100-01-01T00:00Z", "future"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused(
+    db: Database, clock: ManualClock, name: str, value: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        put(db, name, value, clock)
+
+
+def test_a_delay_is_read_in_seconds(db: Database, clock: ManualClock) -> None:
+    put(db, "NmsEmail_RetryPeriod", "2 h", clock)
+    with db.connection() as conn:
+        assert options.seconds(conn, "NmsEmail_RetryPeriod") == 7200
+
+
+def test_unknown_names_say_where_to_look(db: Database, clock: ManualClock) -> None:
+    with pytest.raises(NotFound, match="option list"):
+        put(db, "NmsNothing", "1", clock)
+    with pytest.raises(NotFound, match="no such external account"):
+        put(db, "NmsMidSourcing_LastDelivery_nobody", "2020-01-01", clock)
+
+
+def test_a_jump_forward_says_what_it_skips_and_wants_a_yes(db: Database, clock: ManualClock) -> None:
+    put(db, POINTER, "2020-01-01", clock)
+    target = show(clock.now() - timedelta(days=1))
+    with pytest.raises(options.NotConfirmed, match="skips what the mid recorded in"):
+        put(db, POINTER, target, clock)
+    assert "skips" in put(db, POINTER, target, clock, yes=True)
+    with db.connection() as conn:
+        assert options.get_value(conn, POINTER) == target
+
+
+def test_moving_back_needs_no_yes(db: Database, clock: ManualClock) -> None:
+    put(db, POINTER, "2019-06-01T00:00Z", clock)
+    with db.connection() as conn:
+        assert options.get_value(conn, POINTER) == "2019-06-01T00:00:00.000000+00:00"
