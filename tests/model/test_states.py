@@ -37,13 +37,26 @@ def test_final_states_move_no_more_and_every_other_state_can_end() -> None:
 
 def test_the_life_of_a_delivery_in_events() -> None:
     state = DeliveryState.EDITED
-    E = DeliveryEvent
-    for event in (E.TARGETED, E.PERSONALISE, E.FINALISED, E.HANDED_OVER, E.START, E.FIRST_MESSAGE, E.PAUSE, E.PAUSED):
+    for event in (
+        DeliveryEvent.TARGETED,
+        DeliveryEvent.PERSONALISE,
+        DeliveryEvent.FINALISED,
+        DeliveryEvent.HANDED_OVER,
+        DeliveryEvent.START,
+        DeliveryEvent.FIRST_MESSAGE,
+        DeliveryEvent.PAUSE,
+        DeliveryEvent.PAUSED,
+    ):
         following = delivery.next_state(state, event)
         assert following is not None, (state, event)
         state = following
     assert state is DeliveryState.PAUSED
-    for event in (E.RESUME, E.ONLY_RETRIES_LEFT, E.MESSAGES_READY, E.NOTHING_PENDING):
+    for event in (
+        DeliveryEvent.RESUME,
+        DeliveryEvent.ONLY_RETRIES_LEFT,
+        DeliveryEvent.MESSAGES_READY,
+        DeliveryEvent.NOTHING_PENDING,
+    ):
         following = delivery.next_state(state, event)
         assert following is not None, (state, event)
         state = following

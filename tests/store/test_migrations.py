@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import psycopg
@@ -18,12 +18,11 @@ NOW = datetime(2026, 12, 31, 23, 59, tzinfo=UTC)
 
 
 @pytest.fixture(params=["marketing", "mid"])
-def migrated(request: pytest.FixtureRequest, database: Callable[[], str]) -> tuple[Database, str]:
+def migrated(request: pytest.FixtureRequest, database: Callable[[], str]) -> Iterator[tuple[Database, str]]:
     role: str = request.param
-    opened = Database(role, database(), application="tests")
-    request.addfinalizer(opened.close)
-    migrate.upgrade(opened, role)
-    return opened, role
+    with Database(role, database(), application="tests") as opened:
+        migrate.upgrade(opened, role)
+        yield opened, role
 
 
 def test_a_second_migration_changes_nothing_and_the_check_is_content(migrated: tuple[Database, str]) -> None:
@@ -39,7 +38,7 @@ def test_two_migrators_at_once_make_one_schema(database: Callable[[], str]) -> N
         try:
             with Database("mid", dsn, application="migrator") as opened:
                 migrate.upgrade(opened, "mid")
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the test fails by it
             failures.append(exc)
 
     threads = [threading.Thread(target=run) for _ in range(3)]

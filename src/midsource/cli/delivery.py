@@ -13,7 +13,7 @@ from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.engine import jobs
-from midsource.marketing import deliveries, explain, link_journal, orders
+from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders
 from midsource.marketing.deliveries import Delivery
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import NotFound, UserError
@@ -87,11 +87,11 @@ def show(ctx: typer.Context, number: Id, json: Json = False) -> None:
     with session.open("marketing") as opened, opened.database.connection() as conn:
         now = read(conn, resolve(conn, number).id)
         excluded = _exclusions(conn, now.delivery.id)
-        failures = link_journal.of_delivery(conn, now.delivery.id, 20)
+        failures = link_journal.latest(conn, now.delivery.id, 20)
     if json:
-        say_json(as_json(now) | {"exclusions": excluded, "link": [event.line for event in failures]})
+        say_json(as_json(now) | {"exclusions": excluded, "link": failures})
         return
-    _show(now, excluded, [event.line for event in failures])
+    _show(now, excluded, failures)
 
 
 @app.command("list")
@@ -128,13 +128,15 @@ def logs(
     """Print the delivery log, one message a line; with --json one JSON object a line."""
     session: Session = ctx.obj
     wanted = _message_state(state)
-    with session.open("marketing") as opened, opened.database.connection() as conn:
-        found = resolve(conn, number)
-        for row in explain.log_rows(conn, found.id, state=wanted):
+    with session.open("marketing") as opened:
+        with opened.database.connection() as conn:
+            found = resolve(conn, number)
+        for entry in delivery_log.entries(opened.database, found.id, state=wanted):
             if json:
-                say_json(_log_json(row))
+                say_json(delivery_log.as_dict(entry))
             else:
-                say(f"{row.email}  {row.state.label}  {row.reason.label}  {row.reply}".rstrip())
+                words = (entry.email, MessageState(entry.state).label, Reason(entry.reason).label, entry.reply)
+                say("  ".join(word for word in words if word))
 
 
 @app.command("explain")
@@ -148,11 +150,14 @@ def explain_(
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.connection() as conn:
         found = resolve(conn, number)
-        told = explain.recipient(conn, found.id, email) if email else explain.delivery(conn, found.id)
+        if email:
+            told = explain.explain_person(conn, found.id, email)
+        else:
+            told = explain.explain_delivery(conn, found.id, SystemClock().now())
     if json:
-        say_json({"delivery": found.id, "email": email or None, "story": list(told)})
+        say_json({"delivery": found.id, "email": email or None, "story": told.lines, "facts": told.facts})
         return
-    for line in told:
+    for line in told.lines:
         say(line)
 
 
@@ -261,20 +266,6 @@ def _row_json(row: Delivery) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names} | {
         "state": DeliveryState(row.state).label,
         "state_number": row.state,
-    }
-
-
-def _log_json(row: explain.LogLine) -> dict[str, Any]:
-    return {
-        "email": row.email,
-        "status": MessageState(row.state.status).label,
-        "state": row.state.label,
-        "reason": row.reason.label,
-        "reply": row.reply,
-        "attempts": row.attempts,
-        "uncertain": row.state is MessageState.UNCERTAIN,
-        "message_id": row.message_id,
-        "event_at": row.event_at,
     }
 
 

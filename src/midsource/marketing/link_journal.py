@@ -82,3 +82,11 @@ def next_attempt(conn: Connection, account: str, method: Method, delivery_id: in
         (account, str(method), RECENT, delivery_id, delivery_id, account),
     )
     return int(failures) + 1
+
+
+def latest(conn: Connection, delivery_id: int, limit: int) -> list[str]:
+    """Return the newest failures of the link about a delivery, as the sentences operators search for, newest first."""
+    rows = conn.execute(
+        "select at, line from link_event where delivery_id = %s order by id desc limit %s", (delivery_id, limit)
+    ).fetchall()
+    return [f"{at:%Y-%m-%d %H:%M:%SZ} {line}" for at, line in rows]
