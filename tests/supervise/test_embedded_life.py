@@ -179,6 +179,13 @@ def test_stop_now_stops_it_under_its_users(server: EmbeddedPostgres) -> None:
     assert server.stop_now() is False
 
 
+def test_sigterm_to_the_holder_is_a_clean_stop(server: EmbeddedPostgres, ended: Ended) -> None:
+    with server.use():
+        os.kill(server.status().holder, signal.SIGTERM)
+        ended(server)
+    assert server.files.log.read_text(encoding="utf-8").rstrip().endswith("database system is shut down")
+
+
 def test_holder_killed_with_9_takes_the_server_along_and_the_next_user_starts_another(
     server: EmbeddedPostgres, until: Until, alive: Callable[[int], bool]
 ) -> None:

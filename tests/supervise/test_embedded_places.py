@@ -5,25 +5,20 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import stat
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from midsource.model.errors import MidsourceError, Unhealthy
+from midsource.model.errors import Unhealthy
 from midsource.supervise import binaries
-from midsource.supervise.cluster import processes_in
-from midsource.supervise.places import HomeFiles, Place, private_folder, settle, short_folder
+from midsource.supervise.places import HomeFiles, private_folder, short_folder
 from midsource.supervise.postgres import EmbeddedPostgres
 from midsource.supervise.spawn import Account
-from midsource.supervise.state import Phase
 
 Make = Callable[..., EmbeddedPostgres]
 Ended = Callable[[EmbeddedPostgres], None]
@@ -256,120 +251,3 @@ def test_a_runtime_folder_of_somebody_else_is_not_used(home: Path) -> None:
     folder = short_folder(HomeFiles(home), foreign)
     assert folder.parent == Path(f"/tmp/midsource-{os.geteuid()}")
     folder.rmdir()
-
-
-def test_another_major_version_is_a_sentence_and_the_older_one_still_runs(home: Path, make_server: Make) -> None:
-    older = binaries.find(None).parents[1] / "pginstall" / "bin"
-    if not (older / "postgres").exists():
-        pytest.skip("the wheel on this platform carries one version only")
-    server = make_server(home, postgres_bin=older)
-    with server.use() as database, psycopg.connect(database.dsn("postgres")) as connection:
-        row = connection.execute("SHOW server_version_num").fetchone()
-    assert row is not None
-    assert row[0].startswith("16")
-    server.stop_now()
-    with pytest.raises(Unhealthy, match=r"was made by PostgreSQL 16, the binaries .* 18: set MIDSOURCE_POSTGRES_BIN"):
-        works(make_server(home))
-
-
-def test_a_folder_without_binaries_is_a_sentence(home: Path, make_server: Make) -> None:
-    with pytest.raises(Unhealthy, match=r"there is no postgres and initdb in .*: correct MIDSOURCE_POSTGRES_BIN"):
-        works(make_server(home, postgres_bin=home))
-
-
-def test_a_postgresql_that_is_too_old_is_a_sentence(home: Path) -> None:
-    for name in ("postgres", "initdb"):
-        (home / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.9'\n")
-        (home / name).chmod(0o755)
-    with pytest.raises(Unhealthy, match="is PostgreSQL 15, older than 16"):
-        binaries.prepare(home, None)
-
-
-def test_binaries_of_another_machine_are_a_sentence(home: Path) -> None:
-    for name in ("postgres", "initdb"):
-        (home / name).write_bytes(b"\x7fELF not for this machine")
-        (home / name).chmod(0o755)
-    with pytest.raises(Unhealthy, match="does not run on this system"):
-        binaries.prepare(home, None)
-
-
-@only_root
-def test_a_full_disk_is_a_sentence_and_nothing_is_half_made(home: Path, make_server: Make) -> None:
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m,mode=0755", "tmpfs", str(home)], check=False, capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("this system does not let root mount")
-    try:
-        server = make_server(home)
-        with pytest.raises(MidsourceError, match=r"the disk that holds .* is full .* free some space"):
-            works(server)
-        assert sorted(path.name for path in (home / "postgres").iterdir()) == ["postmaster.lock"]
-        subprocess.run(["mount", "-o", "remount,size=400m", str(home)], check=True)
-        works(server)
-        server.stop_now()
-    finally:
-        subprocess.run(["umount", "--lazy", str(home)], check=True)
-
-
-def test_a_server_somebody_started_by_hand_is_left_alone(home: Path, make_server: Make, ended: Ended) -> None:
-    server = make_server(home)
-    works(server)
-    ended(server)
-    place: Place = settle(server.files)
-    assert place.data.is_dir()
-    with subprocess.Popen(["sleep", "60"], cwd=place.data) as stranger:  # as a postmaster's its folder is the data
-        try:
-            assert processes_in(place.data) == [stranger.pid]
-            with pytest.raises(
-                Unhealthy, match=rf"that midsource did not start works in .* \(process {stranger.pid}\)"
-            ):
-                works(server)
-        finally:
-            stranger.kill()
-    works(server)
-
-
-@pytest.mark.slow
-def test_a_recovery_is_waited_for_however_long_it_takes(home: Path, make_server: Make) -> None:
-    """Longer than the ten seconds after which others give up; the startup process is halted to make it so."""
-    told: list[str] = []
-    server = make_server(
-        home, settings={"fsync": "off", "log_startup_progress_interval": "200ms"}, progress=told.append
-    )
-    with server.use() as database:
-        database.ensure_database("kept")
-        with psycopg.connect(database.dsn("kept")) as connection:
-            connection.execute("CREATE TABLE t AS SELECT i, repeat('x', 200) FROM generate_series(1, 300000) i")
-        before = server.status()
-        os.kill(before.holder, signal.SIGKILL)
-        os.kill(before.postmaster, signal.SIGKILL)
-    counted: list[int] = []
-
-    def use_it() -> None:
-        with server.use() as database, psycopg.connect(database.dsn("kept")) as connection:
-            row = connection.execute("SELECT count(*) FROM t").fetchone()
-            counted.append(row[0] if row else 0)
-
-    user = threading.Thread(target=use_it)
-    user.start()
-    startup = 0
-    deadline = time.monotonic() + 30
-    while not startup and time.monotonic() < deadline:
-        startup = next((pid for pid in processes_in(Path(before.data)) if _is_startup(pid)), 0)
-    assert startup, "no startup process was seen"
-    os.kill(startup, signal.SIGSTOP)
-    user.join(13)
-    assert user.is_alive()
-    assert server.status().phase is Phase.STARTING
-    os.kill(startup, signal.SIGCONT)
-    user.join(60)
-    assert counted == [300000]
-    assert any("PostgreSQL recovers" in sentence for sentence in told), told
-
-
-def _is_startup(pid: int) -> bool:
-    try:
-        return b"startup" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False

@@ -10,6 +10,7 @@ includes the file that initdb wrote and overrides it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -74,7 +75,7 @@ def initialise(place: Place, binaries: Binaries, superuser_password: str, *, kee
         _run_initdb(place, binaries, part, password_file, keep)
         part.rename(place.data)
     except OSError as error:
-        raise Failed(f"the database could not be made in {place.base} ({error.strerror})", "free it up") from error
+        raise trouble(error, place.base) from error
     finally:
         password_file.unlink(missing_ok=True)
         shutil.rmtree(part, ignore_errors=True)
@@ -187,6 +188,19 @@ def _names_a_dead_process(pid_file: Path) -> bool:
     return False
 
 
+def trouble(error: OSError, folder: Path) -> MidsourceError:
+    """Turn what the operating system said about our own files into an error with a remedy."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full_disk(folder, error.strerror or "")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Failed(f"{error.filename or folder} may not be written ({error.strerror})", "give this user the right")
+    return Failed(f"PostgreSQL cannot be run in {folder} ({error})", "repair what it names and start again")
+
+
+def _full_disk(folder: Path, said: str) -> Failed:
+    return Failed(f"the disk that holds {folder} is full ({said})", "free some space and start again")
+
+
 def complaint(lines: Sequence[str], place: Place) -> MidsourceError:
     """Turn the last words of ``postgres`` or ``initdb`` into an error with a remedy."""
     words = [line for line in lines if _COMPLAINT.search(line) and "the database system is" not in line]
@@ -195,7 +209,7 @@ def complaint(lines: Sequence[str], place: Place) -> MidsourceError:
         said = [_SPEAKER.sub("", line).strip() for line in lines if "LOG:" in line]
         return Failed(f"PostgreSQL refuses its settings: {'; '.join(said[-3:])}", "correct them and start again")
     if any(_DISK in line.lower() for line in words):
-        return Failed(f"the disk that holds {place.base} is full ({text})", "free some space and start again")
+        return _full_disk(place.base, text)
     if "lock file" in text or "Is another postmaster" in text:
         return Unhealthy(f"another PostgreSQL uses {place.base} ({text})", "stop it and start again")
     if "shared memory" in text or "semaphore" in text:

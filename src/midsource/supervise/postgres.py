@@ -29,6 +29,7 @@ from psycopg import sql
 
 from midsource.model.errors import Failed, Unhealthy
 from midsource.supervise import roles
+from midsource.supervise.cluster import trouble
 from midsource.supervise.locks import is_held, open_lock, try_lock
 from midsource.supervise.places import SYSTEM_FOLDER, HomeFiles
 from midsource.supervise.state import Order, Phase, State
@@ -110,18 +111,26 @@ class EmbeddedPostgres:
     @contextmanager
     def use(self) -> Iterator[PostgresUse]:
         """Hold the server for the block, starting it if need be. Raises ``Unhealthy`` or ``Failed`` when it cannot run."""
-        self.files.make()
-        lock = open_lock(self.files.users_lock)
+        lock = self._join()
         try:
-            told = ""
-            while not try_lock(lock, shared=True):  # the holder is just stopping: its successor serves us
-                if not told:
-                    told = "PostgreSQL is stopping; it is started again in a moment"
-                    self._progress(told)
-                time.sleep(POLL_SECONDS)
             yield PostgresUse(self, self._wait_until_running())
         finally:
             os.close(lock)
+
+    def _join(self) -> int:
+        """Become a user: return the descriptor that holds ``users.lock`` shared."""
+        try:
+            self.files.make()
+            lock = open_lock(self.files.users_lock)
+        except OSError as error:
+            raise trouble(error, self.files.home) from error
+        told = False
+        while not try_lock(lock, shared=True):  # the holder is just stopping: its successor serves us
+            if not told:
+                self._progress("PostgreSQL is stopping; it is started again in a moment")
+                told = True
+            time.sleep(POLL_SECONDS)
+        return lock
 
     def status(self) -> State:
         """Return the holder's last report, or an absent one when no holder lives."""
@@ -133,9 +142,9 @@ class EmbeddedPostgres:
         """Stop the server whoever uses it, and wait; False if it did not run. Raises ``Unhealthy`` after two minutes."""
         if self.status().phase is Phase.ABSENT:
             return False
-        self.files.stop_request.touch(mode=0o600)
         deadline = time.monotonic() + STOP_SECONDS
         while is_held(self.files.owner_lock):
+            self.files.stop_request.touch(mode=0o600)  # again each time: a holder that just starts removes old ones
             if time.monotonic() > deadline:
                 raise Unhealthy(f"PostgreSQL was still stopping after {STOP_SECONDS:.0f} s", "see log/postgres.log")
             time.sleep(POLL_SECONDS)
@@ -144,7 +153,11 @@ class EmbeddedPostgres:
 
     def start_holder(self) -> None:
         """Start a holder, which detaches itself; it leaves at once if there is one."""
-        with self.files.holder_log.open("ab") as log:
+        try:
+            log = self.files.holder_log.open("ab")
+        except OSError as error:
+            raise trouble(error, self.files.home) from error
+        with log:
             subprocess.run(
                 [sys.executable, "-P", "-m", _HOLDER, self._order.to_json()],
                 stdin=subprocess.DEVNULL,

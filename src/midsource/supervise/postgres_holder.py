@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from midsource.model.errors import Failed, MidsourceError, Unhealthy
+from midsource.model.errors import MidsourceError, Unhealthy
 from midsource.supervise import cluster, roles
 from midsource.supervise.binaries import ENVIRONMENT, Binaries, prepare
 from midsource.supervise.locks import held, open_lock, try_lock, unlock
@@ -64,7 +64,7 @@ class Holder:
             self._give_up(error)
             return 1
         except OSError as error:
-            self._give_up(Failed(f"PostgreSQL cannot be run ({error})", "free or repair what it names"))
+            self._give_up(cluster.trouble(error, self.files.home))
             return 1
         self._say(Phase.ABSENT, "PostgreSQL was stopped")
         return 0

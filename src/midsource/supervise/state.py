@@ -1,11 +1,11 @@
 """What the holder tells the users of the embedded PostgreSQL, and how it is asked to work.
 
-``Order`` travels once, as an argument of the holder process; ``State`` is a small file replaced as a whole, never
-written in place. A state is only as true as its writer is alive: readers ask ``owner_lock`` first.
+``Order`` travels once, as an argument of the holder process; ``State`` is a small file replaced as a whole. A state is only as true as its writer is alive: readers ask ``owner_lock`` first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -43,13 +43,17 @@ class State:
     major: int = 0
 
     def write(self, files: HomeFiles) -> None:
-        """Replace the state file. A full disk leaves the old one: the users then see what they saw before."""
+        """Replace the state file; on a full disk overwrite it in place, which takes no new space."""
+        text = json.dumps(asdict(self))
         part = files.state.with_name(files.state.name + ".new")
         try:
-            part.write_text(json.dumps(asdict(self)), encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
             part.replace(files.state)
         except OSError:
             part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError), files.state.open("r+", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.truncate()
 
     @classmethod
     def read(cls, files: HomeFiles) -> State:
