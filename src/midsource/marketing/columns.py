@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from midsource.marketing.csvfile import Record, Reject
+from midsource.marketing.expression import KEYWORDS
 from midsource.marketing.fields import FIELD_NAME, FIXED, RESERVED, FieldType, add_field, guess_type, own_fields
 from midsource.model.errors import UserError
 from midsource.store.database import Connection
@@ -92,7 +93,7 @@ def _refuse_doubles(header: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _refuse_unusable(title: str, name: str) -> None:
-    if not FIELD_NAME.fullmatch(name) or name in RESERVED:
+    if not FIELD_NAME.fullmatch(name) or name in RESERVED | KEYWORDS:
         raise UserError(
             f"column {title!r} cannot become a field", "rename it to letters, digits and _, or use --ignore-unknown"
         )

@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
 
+from midsource.marketing.expression import KEYWORDS
 from midsource.model.errors import Conflict, UserError
 from midsource.store.database import Connection
 
@@ -143,6 +144,8 @@ def add_field(conn: Connection, name: str, kind: str) -> bool:
         raise UserError(f"{name!r} cannot be a field's name", "use a to z, 0 to 9 and _, a letter first, at most 63")
     if name in RESERVED:
         raise UserError(f"{name!r} is a column every recipient has", "choose another name")
+    if name in KEYWORDS:
+        raise UserError(f"{name!r} is a word of the segment language", "choose another name")
     try:
         wanted = FieldType(kind)
     except ValueError as exc:

@@ -280,7 +280,8 @@ def _upsert(plan: columns.Plan, *, with_list: bool) -> sql.Composed:
     if plan.position("opted_out") is not None:
         sets.append(sql.SQL("opted_out = r.opted_out or excluded.opted_out"))
     if plan.own:
-        sets.append(sql.SQL("fields = jsonb_strip_nulls(r.fields || excluded.fields)"))
+        names = sql.Literal([name for name, _, _ in plan.own])
+        sets.append(sql.SQL("fields = (r.fields - {}::text[]) || excluded.fields").format(names))
     sets.append(sql.SQL("modified_at = now()"))
     member = sql.SQL(
         ", member as (insert into list_member (list_id, recipient_id) select %(list)s, id from done on conflict do nothing)"
