@@ -65,12 +65,12 @@ def test_sealed_batches_keep_their_numbers_until_they_are_applied(tmp_path: Path
     for number in (1, 2):
         journal.outcome(outcome(number))
     first = journal.seal()
-    journal.outcome(outcome(3))
-    second = journal.seal()
     assert first is not None
-    assert second is not None
-    assert journal.seal() is None
+    journal.outcome(outcome(3))
+    assert journal.seal() is first, "until it is applied"
     journal.applied(first)
+    second = journal.seal()
+    assert second is not None
     journal.flush()
     replay = journals.read(tmp_path / "one")
     assert replay.unapplied == (second,)
@@ -116,12 +116,13 @@ def test_a_batch_ends_by_itself_when_it_is_large(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "one")
     for number in range(journals.BATCH_OUTCOMES + 1):
         journal.outcome(outcome(number))
-    first, second = journal.seal(), journal.seal()
+    first = journal.seal()
     assert first is not None
+    assert journals.read(tmp_path / "one").unapplied == (first,)
+    journal.applied(first)
+    second = journal.seal()
     assert second is not None
     assert (len(first.outcomes), len(second.outcomes)) == (journals.BATCH_OUTCOMES, 1)
-    replay = journals.read(tmp_path / "one")
-    assert replay.unapplied[0] == first
 
 
 def test_the_folder_is_held_while_its_process_lives(tmp_path: Path) -> None:

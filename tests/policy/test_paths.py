@@ -65,6 +65,11 @@ def test_an_idle_account_earns_no_credit() -> None:
     assert settle_credit({1: 300.0, 2: -300.0}, {1: 500}, {1}) == {1: 300.0}
 
 
+def test_a_crowded_destination_keeps_what_it_has_and_gets_a_first_one_again() -> None:
+    assert plan_connections({"a": Queue(waiting=99, connections=2, crowded=True)}, LIMITS) == {}
+    assert plan_connections({"a": Queue(waiting=99, crowded=True)}, LIMITS) == {"a": 4}
+
+
 def test_connections_follow_what_waits() -> None:
     assert plan_connections({"a": Queue(waiting=1), "b": Queue(waiting=25), "c": Queue(waiting=999)}, LIMITS) == {
         "a": 1,

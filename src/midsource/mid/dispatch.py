@@ -16,6 +16,7 @@ decides. Nothing is leased of a delivery that does not send (paused, stopped). E
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,6 +96,7 @@ class Message:
     data: str
     attempts: int
     first_try_at: datetime | None
+    reason: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ def load(conn: Connection, leases: Iterable[Lease]) -> dict[int, list[Message]]:
     for (account_id, delivery_id), batches in by_delivery.items():
         ids = [id_ for taken in batches for id_ in taken.ids]
         rows = conn.execute(
-            "select id, email, data, attempts, first_try_at from message "
+            "select id, email, data, attempts, first_try_at, reason from message "
             "where account_id = %s and delivery_id = %s and id = any(%s) and state in (6, 61)",
             (account_id, delivery_id, ids),
             binary=True,
@@ -268,7 +270,7 @@ def schedule(conn: Connection, dues: Iterable[Due], now: datetime) -> int:
     for due in dues:
         wait = max(0.0, (due.ready_at - now).total_seconds())
         grain = 1 if wait < 60 else 10 if wait < 3_600 else 60
-        rounded = -(-int(wait + 0.999) // grain) * grain
+        rounded = math.ceil(wait / grain) * grain
         groups.setdefault((due.account_id, due.delivery_id, due.destination, rounded), []).append(due.id)
     rows = [
         (*group, "{" + ",".join(map(str, ids[at : at + BATCH_MESSAGES])) + "}")

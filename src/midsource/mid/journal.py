@@ -152,6 +152,7 @@ class Journal:
         self._sealed: deque[Sealed] = deque()
         self._number = 0
         self._retiring: list[int] = []
+        self._unsynced = False
         self.trouble = ""
         """Why the last write failed, "" when it did not."""
         self._new_segment()
@@ -165,8 +166,13 @@ class Journal:
 
     @property
     def collected(self) -> int:
-        """Outcomes waiting for `seal`."""
+        """Outcomes that are not applied."""
         return len(self._collected) + sum(len(sealed.outcomes) for sealed in self._sealed)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something waits for `flush` or `sync`."""
+        return bool(self._buffer) or self._unsynced
 
     def started(self, start: Start) -> None:
         """Write that this body begins to leave. Raises JournalFull: then it must not leave."""
@@ -211,25 +217,28 @@ class Journal:
                 "free space; sending goes on by itself",
             ) from exc
         segment.size += len(data)
+        self._unsynced = True
         self._buffer.clear()
         self.trouble = ""
 
     def sync(self) -> None:
         """Make everything flushed durable (fdatasync). Blocks; raises OSError."""
         retiring, self._retiring = self._retiring, []
+        self._unsynced = False
         os.fdatasync(self._segments[-1].fd)
         for fd in retiring:
             os.fdatasync(fd)
             os.close(fd)
 
     def seal(self) -> Sealed | None:
-        """Return the oldest sealed outcomes, ending the current number when there are none; None: nothing happened."""
+        """Return the oldest batch that is not applied, ending the current number when there is none; None: nothing waits."""
         if not self._sealed and self._collected:
             self._seal_collected()
-        return self._sealed.popleft() if self._sealed else None
+        return self._sealed[0] if self._sealed else None
 
     def applied(self, sealed: Sealed) -> None:
         """Note that ``sealed`` is committed, and remove the segments nobody needs any more."""
+        self._sealed.remove(sealed)
         for segment in self._segments:
             if segment.number == sealed.segment:
                 segment.unapplied.discard(sealed.number)

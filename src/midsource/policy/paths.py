@@ -49,6 +49,8 @@ class Queue:
     connections: int = 0
     rate: float = 0.0
     rests: bool = False
+    crowded: bool = False
+    """It refused one more connection a moment ago: it keeps those it has."""
 
     @property
     def ahead(self) -> int:
@@ -120,7 +122,7 @@ def plan_connections(queues: Mapping[str, Queue], limits: Limits) -> dict[str, i
         destination: min(limits.connections_per_destination, math.ceil(queue.waiting / MESSAGES_A_CONNECTION))
         - queue.connections
         for destination, queue in queues.items()
-        if queue.waiting and not queue.rests
+        if queue.waiting and not queue.rests and not (queue.crowded and queue.connections)
     }
     # Those with the fewest connections first: a destination's first is worth more than another's fourth.
     order = sorted((d for d, n in missing.items() if n > 0), key=lambda d: queues[d].connections)

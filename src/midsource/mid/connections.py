@@ -1,0 +1,167 @@
+"""Opens what the plan says, and runs each connection from the MX answer to QUIT.
+
+A connection is a task of the process's group that never raises: whatever happens, each message it took has its outcome
+or is back on the desk. The hosts of a destination are tried in order until one can be spoken to. When none can: a
+destination that has other connections is crowded and keeps those; one that has none is down, every message that
+waits for it has had this try, and it rests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from midsource.mid.desk import Desk
+from midsource.mid.held import Destination
+from midsource.mid.journal import JournalFull
+from midsource.model.outcome import Attempt, Lost, Stage
+from midsource.net.dialer import Dialer, Endpoint
+from midsource.net.resolver import Resolver
+from midsource.net.sender import ConnectionEnd, run_connection
+from midsource.net.timeouts import Timeouts
+from midsource.policy.paths import Limits, plan_connections
+from midsource.smtp.events import Pipelining, TlsPolicy, Transaction
+from midsource.smtp.session import ClientSession
+
+MESSAGES_PER_CONNECTION = 100
+"""Below what large providers take (20 is the least seen, 100 common); MX rules will say it per provider."""
+IDLE_SECONDS = 5.0
+OUR_FAULT_SECONDS = 1.0
+"""Pause after a connection ended by a fault of ours (full disk, bug), so that it is not tried in a tight loop."""
+
+_log = structlog.get_logger("midsource.mta")
+
+
+@dataclass(frozen=True, slots=True)
+class Outfit:
+    """How connections are made."""
+
+    hello: str
+    dialer: Dialer
+    resolver: Resolver
+    limits: Limits
+    pipelining: Pipelining = Pipelining.GROUPED
+    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    timeouts: Timeouts = Timeouts(idle_seconds=IDLE_SECONDS)  # noqa: RUF009 - a frozen value
+
+
+class Connections:
+    """Every connection of one process."""
+
+    def __init__(self, desk: Desk, outfit: Outfit, tasks: asyncio.TaskGroup) -> None:
+        self._desk = desk
+        self._outfit = outfit
+        self._tasks = tasks
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def count(self) -> int:
+        """How many are open or being opened."""
+        return len(self._running)
+
+    def open_planned(self) -> None:
+        """Open what `policy.paths` says."""
+        for name, count in plan_connections(self._desk.queues(), self._outfit.limits).items():
+            dest = self._desk.destination(name)
+            for _ in range(count):
+                dest.connections += 1
+                task = self._tasks.create_task(self._run(dest))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for every connection to end (the desk gives nothing more), at most ``seconds``; then cut them."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        cut = list(self._running)
+        for task in cut:
+            task.cancel()
+        if cut:
+            _log.warning("connections.cut", action="stop", count=len(cut))
+            await asyncio.wait(cut)
+
+    async def _run(self, dest: Destination) -> None:
+        try:
+            await self._reach(dest)
+        except JournalFull as full:
+            _log.error("journal.full", action="stop", why=str(full))
+            await asyncio.sleep(OUR_FAULT_SECONDS)
+        except Exception:  # noqa: BLE001 - a bug on one connection must not end the process and all others
+            _log.exception("connection.failed", action="close", destination=dest.name)
+            await asyncio.sleep(OUR_FAULT_SECONDS)
+        finally:
+            dest.connections -= 1
+            self._desk.changed.set()
+
+    async def _reach(self, dest: Destination) -> None:
+        """Speak to the first host that can be spoken to."""
+        answer = await self._outfit.resolver.mx(dest.name)
+        failure = answer.failure or Attempt(Stage.RESOLVE, Lost(f"no usable mail host for {dest.name}"))
+        for endpoint in answer.endpoints:
+            end = await self._speak(dest, endpoint)
+            if not end.never_opened or self._desk.stopping:
+                return
+            assert end.stage is not None
+            assert end.answer is not None
+            failure = Attempt(end.stage, end.answer)
+        if dest.connections > 1:
+            self._desk.crowded(dest)
+        else:
+            self._desk.refuse_all(dest, failure)
+
+    async def _speak(self, dest: Destination, endpoint: Endpoint) -> ConnectionEnd:
+        visit = _Visit(self._desk, dest)
+        session = ClientSession(self._outfit.hello, tls=self._outfit.tls, pipelining=self._outfit.pipelining)
+        try:
+            return await run_connection(
+                self._outfit.dialer, endpoint, session, visit, visit, self._outfit.timeouts,
+                messages_per_connection=MESSAGES_PER_CONNECTION,
+            )  # fmt: skip
+        finally:
+            self._desk.put_back(dest, list(visit.taken.values()))
+
+
+class _Visit:
+    """One connection's view of the desk: `net.source.Source` and `net.sender.Recorder` in one."""
+
+    __slots__ = ("_desk", "_dest", "taken")
+
+    def __init__(self, desk: Desk, dest: Destination) -> None:
+        self._desk = desk
+        self._dest = dest
+        self.taken: dict[int, Transaction] = {}
+        """What it has in hand: taken, and without an outcome."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._desk.stopping
+
+    def take(self) -> Transaction | None:
+        """Return the next message for this destination."""
+        if not self.taken and self._dest.failures:
+            self._desk.reached(self._dest)
+        transaction = self._desk.take(self._dest)
+        if transaction is not None:
+            self.taken[transaction.token] = transaction
+        return transaction
+
+    def when_more(self, callback: Callable[[], None]) -> None:
+        """Call back when there may be more."""
+        self._dest.callbacks.append(callback)
+
+    def may_send_body(self, token: int) -> bool:
+        """Ask the desk."""
+        return self._desk.may_send_body(token)
+
+    def started(self, token: int) -> None:
+        """Tell the desk."""
+        self._desk.started(token)
+
+    def finished(self, token: int, attempt: Attempt) -> None:
+        """Tell the desk."""
+        del self.taken[token]
+        self._desk.finished(self._dest, token, attempt)

@@ -1,0 +1,328 @@
+"""The desk of an mta process: every message it has leased, until its outcome is settled. One event loop only.
+
+Order of events for a message: `add` (its batch is leased) → rendered ahead → taken by a connection → `started` in the
+journal → body → `finished`: judged and journalled → `settled` in PostgreSQL → its batch, when empty, is forgotten.
+Where nobody answers at a destination, everything that waits for it is put off together and it rests; no other
+destination notices.
+
+A message is not taken when its lease ends within LEASE_MARGIN_SECONDS: it is parked until the lease is renewed or lost.
+`may_send_body` asks again right before the final dot. How much is held at all is bounded by `policy.paths`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+
+import structlog
+
+from midsource.mid import verdicts
+from midsource.mid.ahead import RENDER_AHEAD, RENDER_BATCH, RenderAhead
+from midsource.mid.dispatch import DeliveryKey, Lease, Message
+from midsource.mid.held import Destination, Fate, Held, Item
+from midsource.mid.journal import Journal, Outcome, Sealed, Start
+from midsource.mid.render import Prepared, Rendered, Result, Tokens
+from midsource.model.clock import Clock
+from midsource.model.outcome import Attempt, Lost
+from midsource.net.sender import WITHHELD
+from midsource.policy.classify import BounceRules
+from midsource.policy.paths import Queue
+from midsource.smtp.events import Transaction
+
+LEASE_MARGIN_SECONDS = 5.0
+"""No final dot later than this before the lease ends (design 7)."""
+REST_SECONDS = 10.0
+MAX_REST_SECONDS = 300.0
+"""A destination where nobody answers rests for 10 s, then twice as long each time, at most 5 minutes."""
+CROWDED_SECONDS = 30.0
+"""How long a destination that refused one more connection is left with those it has."""
+
+_log = structlog.get_logger("midsource.mta")
+
+
+class Desk:
+    """Everything held; the process's loops and its connections meet here."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        pool: Executor,
+        tokens: Tokens,
+        rules: BounceRules,
+        clock: Clock,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.journal = journal
+        self._rules = rules
+        self._clock = clock
+        self._chance = chance
+        self._loop = asyncio.get_running_loop()
+        self._held: dict[int, Held] = {}
+        self._items: dict[int, Item] = {}
+        self._token = 0
+        self._destinations: dict[str, Destination] = {}
+        self._rated_at = self._loop.time()
+        self._ahead = RenderAhead(pool, tokens, clock, self._stock, self._note_failure)
+        self.stopping = False
+        self.failure: BaseException | None = None
+        """What a rendering thread raised: a bug of ours, no recipient's problem. The process ends with it."""
+        self.changed = asyncio.Event()
+        """Set when connections may be wanted."""
+
+    # -- what the process asks
+
+    @property
+    def messages_held(self) -> int:
+        """Leased messages without an outcome, and outcomes not settled yet: both are memory."""
+        return sum(held.open + held.unsettled for held in self._held.values())
+
+    @property
+    def deliveries(self) -> set[DeliveryKey]:
+        """The deliveries of which something is held to be sent."""
+        return {held.lease.delivery for held in self._held.values() if held.fate is Fate.SEND}
+
+    def destination(self, name: str) -> Destination:
+        """Return the destination, made where it is new."""
+        found = self._destinations.get(name)
+        if found is None:
+            found = self._destinations[name] = Destination(name)
+        return found
+
+    def queues(self) -> dict[str, Queue]:
+        """Return each destination as `policy.paths` plans it; forget those with nothing left."""
+        now = self._loop.time()
+        seconds, self._rated_at = now - self._rated_at, now
+        queues = {}
+        for name, dest in list(self._destinations.items()):
+            if seconds > 0:
+                dest.rate += min(1.0, seconds) * (dest.finished / seconds - dest.rate)  # the last second or so counts
+                dest.finished = 0
+            if dest.failures and now > dest.rests_until + MAX_REST_SECONDS:
+                dest.failures = 0
+            if dest.is_idle:
+                del self._destinations[name]
+            else:
+                rests, crowded = now < dest.rests_until, now < dest.crowded_until
+                queues[name] = Queue(dest.waiting, dest.connections, dest.rate, rests, crowded)
+        return queues
+
+    def leases(self) -> dict[int, int]:
+        """Return batch id to token of everything held."""
+        return {batch: held.lease.token for batch, held in self._held.items()}
+
+    # -- leases come, last, and go
+
+    def add(self, lease: Lease, prepared: Prepared, messages: Sequence[Message], ends: float) -> None:
+        """Take a leased batch in hand; ``ends`` is the boot time at which the lease is over."""
+        if not messages:
+            return
+        held = self._held[lease.batch_id] = Held(lease, prepared, ends, len(messages))
+        now = self._clock.now()
+        if prepared.valid_until is not None and prepared.valid_until <= now:
+            for message in messages:
+                self._conclude(held, verdicts.expired(lease, message, now))
+        else:
+            self._queue(held, messages)
+
+    def extend(self, batches: Iterable[int], ends: float) -> None:
+        """Note that these leases last until boot time ``ends``; parked messages go on."""
+        for batch in batches:
+            held = self._held.get(batch)
+            if held is not None:
+                held.ends = ends
+                if held.parked and held.fate is Fate.SEND:
+                    parked, held.parked = held.parked, []
+                    self._queue(held, parked)
+
+    def lose(self, batches: Iterable[int]) -> None:
+        """Note that these leases are not ours any more: nothing of them is begun; what is under way is late evidence."""
+        for batch in batches:
+            if (held := self._held.get(batch)) is not None:
+                self._drop(held, Fate.LEAVE)
+                _log.warning("lease.lost", action="lose", batch=batch, delivery=held.lease.delivery_id)
+
+    def give_up(self, delivery: DeliveryKey, fate: Fate) -> None:
+        """Begin nothing more of a delivery that was paused (LEAVE) or stopped (CANCEL)."""
+        for held in [h for h in self._held.values() if h.lease.delivery == delivery and h.fate is Fate.SEND]:
+            self._drop(held, fate)
+
+    def settled(self, sealed: Sealed) -> None:
+        """Note that these outcomes are in PostgreSQL."""
+        for outcome in sealed.outcomes:
+            held = self._held.get(outcome.batch_id)
+            if held is not None and held.lease.token == outcome.token:
+                held.unsettled -= 1
+                if held.is_quiet and not held.open:
+                    del self._held[outcome.batch_id]
+
+    def take_returnable(self, *, everything: bool = False) -> dict[int, int]:
+        """Forget and return (batch id to token) what can be given back: nothing of it is under way or unsettled."""
+        back = [h for h in self._held.values() if h.is_quiet and (everything or h.fate is not Fate.SEND)]
+        for held in back:
+            self._drop(held, Fate.LEAVE)
+            del self._held[held.lease.batch_id]
+        return {held.lease.batch_id: held.lease.token for held in back}
+
+    # -- what connections ask
+
+    def take(self, dest: Destination) -> Transaction | None:
+        """Return the next message for ``dest`` whose lease lasts, None when there is none now."""
+        if self.stopping or self.journal.trouble:
+            return None
+        limit = self._clock.boot_seconds() + LEASE_MARGIN_SECONDS
+        taken = None
+        while taken is None and dest.ready:
+            transaction = dest.ready.popleft()
+            item = self._items[transaction.token]
+            self._ahead.stock_bytes -= item.bytes
+            if item.held.ends <= limit:
+                del self._items[transaction.token]
+                item.held.parked.append(item.message)
+            else:
+                item.held.busy += 1
+                taken = transaction
+        if len(dest.ready) <= RENDER_AHEAD - RENDER_BATCH:
+            self._ahead.feed(dest)
+        return taken
+
+    def put_back(self, dest: Destination, transactions: Sequence[Transaction]) -> None:
+        """Take back, at the front, what a connection did not begin; what has its outcome is left out."""
+        for transaction in reversed(transactions):
+            item = self._items.get(transaction.token)
+            if item is None:
+                continue
+            item.held.busy -= 1
+            if item.held.fate is Fate.SEND:
+                dest.ready.appendleft(transaction)
+                self._ahead.stock_bytes += item.bytes
+            else:
+                del self._items[transaction.token]
+                self._abandon(item.held, item.message)
+        self.changed.set()
+
+    def may_send_body(self, token: int) -> bool:
+        """Whether this message may still leave."""
+        held = self._items[token].held
+        return held.fate is Fate.SEND and self._clock.boot_seconds() < held.ends - LEASE_MARGIN_SECONDS
+
+    def started(self, token: int) -> None:
+        """Write it into the journal. Raises JournalFull: then it does not leave."""
+        item = self._items[token]
+        lease = item.held.lease
+        self.journal.started(Start(lease.account_id, lease.delivery_id, item.message.id, lease.batch_id, lease.token))
+
+    def finished(self, dest: Destination, token: int, attempt: Attempt) -> None:
+        """Judge and note what came of a try."""
+        item = self._items.pop(token)
+        held, message = item.held, item.message
+        held.busy -= 1
+        if isinstance(attempt.answer, Lost) and attempt.answer.why == WITHHELD:
+            self.journal.withdrawn((held.lease.batch_id, held.lease.token, message.id))
+            self._abandon(held, message)
+        else:
+            dest.finished += 1
+            self._conclude(held, self._judge(held, message, item.message_id, attempt))
+
+    # -- a destination as a whole
+
+    def refuse_all(self, dest: Destination, attempt: Attempt) -> None:
+        """Nobody could be reached there: every message that waits has had this try, and the destination rests."""
+        dest.failures += 1
+        rest = min(MAX_REST_SECONDS, REST_SECONDS * 2 ** min(10, dest.failures - 1))
+        dest.rests_until = self._loop.time() + rest
+        waiting = self._empty(dest, lambda _: True)
+        for held, message in waiting:
+            self._conclude(held, self._judge(held, message, "", attempt))
+        _log.warning(
+            "destination.down", action="rest", destination=dest.name, seconds=rest, messages=len(waiting),
+            stage=str(attempt.stage), answer=str(attempt.answer),
+        )  # fmt: skip
+
+    def reached(self, dest: Destination) -> None:
+        """Note that a conversation was had there."""
+        dest.failures, dest.rests_until = 0, 0.0
+
+    def crowded(self, dest: Destination) -> None:
+        """Note that it takes the connections it has and no more."""
+        dest.crowded_until = self._loop.time() + CROWDED_SECONDS
+
+    def wake_all(self) -> None:
+        """Call every connection that waits: there may be work, or an end."""
+        for dest in self._destinations.values():
+            self._wake(dest)
+
+    # -- inside
+
+    def _queue(self, held: Held, messages: Iterable[Message]) -> None:
+        dest = self.destination(held.lease.destination)
+        dest.fresh.extend((held, message) for message in messages)
+        self._ahead.feed(dest)
+        self.changed.set()
+
+    def _judge(self, held: Held, message: Message, message_id: str, attempt: Attempt) -> Outcome:
+        now, chance = self._clock.now(), self._chance()
+        return verdicts.judge(held.lease, held.prepared, message, message_id, attempt, self._rules, now, chance)
+
+    def _conclude(self, held: Held, outcome: Outcome) -> None:
+        held.open -= 1
+        held.unsettled += 1
+        self.journal.outcome(outcome)
+
+    def _drop(self, held: Held, fate: Fate) -> None:
+        held.fate = fate
+        waiting = self._empty(self.destination(held.lease.destination), lambda other: other is held)
+        parked, held.parked = held.parked, []
+        for message in [*parked, *(message for _, message in waiting)]:
+            self._abandon(held, message)
+
+    def _abandon(self, held: Held, message: Message) -> None:
+        """Do with a message that was not begun, or withheld, what the fate of its batch says."""
+        match held.fate:
+            case Fate.SEND:
+                held.parked.append(message)
+            case Fate.CANCEL:
+                self._conclude(held, verdicts.cancelled(held.lease, message, self._clock.now()))
+            case Fate.LEAVE:
+                pass  # it waits in its batch for whoever leases that next
+
+    def _empty(self, dest: Destination, which: Callable[[Held], bool]) -> list[tuple[Held, Message]]:
+        """Take the waiting messages of these batches out of ``dest``."""
+        out = [entry for entry in dest.fresh if which(entry[0])]
+        kept = [entry for entry in dest.fresh if not which(entry[0])]
+        dest.fresh.clear()
+        dest.fresh.extend(kept)
+        for transaction in [t for t in dest.ready if which(self._items[t.token].held)]:
+            dest.ready.remove(transaction)
+            item = self._items.pop(transaction.token)
+            self._ahead.stock_bytes -= item.bytes
+            out.append((item.held, item.message))
+        return out
+
+    def _stock(self, dest: Destination, held: Held, pairs: list[tuple[Message, Result]]) -> None:
+        for message, result in pairs:
+            if held.fate is not Fate.SEND:
+                self._abandon(held, message)
+            elif isinstance(result, Rendered):
+                self._token += 1
+                self._items[self._token] = Item(held, message, result.message_id, len(result.wire))
+                self._ahead.stock_bytes += len(result.wire)
+                utf8 = not (message.email.isascii() and result.mail_from.isascii())
+                transaction = Transaction(
+                    self._token, result.mail_from, message.email, result.wire, smtputf8=utf8, prestuffed=True
+                )
+                dest.ready.append(transaction)
+            else:
+                self._conclude(held, verdicts.unrenderable(held.lease, message, result.why, self._clock.now()))
+        self._wake(dest)
+        self.changed.set()
+
+    def _note_failure(self, error: BaseException) -> None:
+        self.failure = error
+        self.changed.set()
+
+    def _wake(self, dest: Destination) -> None:
+        callbacks, dest.callbacks = dest.callbacks, []
+        for callback in callbacks:
+            self._loop.call_soon(callback)

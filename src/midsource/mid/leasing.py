@@ -1,0 +1,81 @@
+"""Looks for work and takes it: one transaction a look, planned by `policy.paths`. Runs in one thread of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from midsource.mid import dispatch
+from midsource.mid.dispatch import DeliveryKey, Lease, Look, Message
+from midsource.mid.render import Deliveries, Prepared
+from midsource.model.clock import Clock
+from midsource.model.delivery import DeliveryState
+from midsource.policy.paths import Limits, Queue, plan_leases, settle_credit
+from midsource.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A leased batch with what it takes to send it."""
+
+    lease: Lease
+    prepared: Prepared
+    messages: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one look brought. ``ends``: boot time at which the new leases are over; ``stopped``: deliveries to cancel."""
+
+    sending: frozenset[DeliveryKey]
+    stopped: frozenset[DeliveryKey]
+    taken: tuple[Taken, ...]
+    ends: float
+
+
+class Leasing:
+    """Remembers whose turn it is."""
+
+    def __init__(self, database: Database, executor: str, deliveries: Deliveries, limits: Limits, clock: Clock) -> None:
+        self._database = database
+        self._executor = executor
+        self._deliveries = deliveries
+        self._limits = limits
+        self._clock = clock
+        self._look = Look()
+        self._credit: dict[int, float] = {}
+
+    def take(self, queues: Mapping[str, Queue], held: int, mine: Collection[DeliveryKey]) -> Found:
+        """Lease what there is room for. ``held``: messages in hand; ``mine``: the deliveries they are of."""
+        ends = self._clock.boot_seconds() + dispatch.LEASE_SECONDS  # from before the claim: ours is the earlier end
+        with self._database.transaction() as conn:
+            sending, heads = self._look(conn)
+            wants = plan_leases(heads, queues, self._credit, held, self._limits)
+            leases = dispatch.lease(conn, self._executor, wants) if wants else []
+            loaded = dispatch.load(conn, leases)
+            others = set(mine) - sending
+            states = dispatch.states(conn, others) if others else {}
+            prepared = {key: self._deliveries.get(conn, key) for key in {lease.delivery for lease in leases}}
+        leased: dict[int, int] = {}
+        for lease in leases:
+            leased[lease.account_id] = leased.get(lease.account_id, 0) + len(lease.ids)
+        self._credit = settle_credit(self._credit, leased, {head.account_id for head in heads})
+        return Found(
+            sending=sending,
+            stopped=frozenset(key for key, state in states.items() if state == DeliveryState.STOPPED),
+            taken=tuple(
+                Taken(lease, made, loaded[lease.batch_id]) for lease in leases if (made := prepared[lease.delivery])
+            ),
+            ends=ends,
+        )
+
+    def release(self, tokens: Mapping[int, int]) -> None:
+        """Give batches back."""
+        with self._database.transaction() as conn:
+            dispatch.release(conn, self._executor, tokens)
+
+    def renew(self, tokens: Mapping[int, int]) -> tuple[set[int], float]:
+        """Extend leases; return the batches that are still ours and the boot time at which they end."""
+        ends = self._clock.boot_seconds() + dispatch.LEASE_SECONDS
+        with self._database.transaction() as conn:
+            return dispatch.renew(conn, self._executor, tokens), ends

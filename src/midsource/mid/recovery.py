@@ -1,0 +1,231 @@
+"""What dead and stalled mta processes left behind: outcomes recorded, uncertain messages named, the rest goes on at once.
+
+Three cases, looked at when a process starts and every 10 s, each in transactions of its own:
+
+*dead* (its journal folder on this machine is held by nobody): its unapplied outcomes are settled, each batch once
+(``journal_applied``); started without outcome is uncertain, exactly; its leases are given back; the folder goes.
+*stalled* (the folder is held, but leases of it ended STALLED_SECONDS ago): the same from its journal, for those leases only.
+It cannot begin a body under an ended lease, so what the journal says after the batch rows are locked stays true. When
+it wakes its outcomes are late evidence; those taken from its journal are recognised.
+*lost* (no folder here, lease ended LOST_SECONDS ago): nobody can say what left, so every message of the batch that waits
+is uncertain.
+
+A delivery whose policy is *resend* has its uncertain messages planned again by its ladder; *hold* leaves them for a
+bounce, an open or a click. Everything is durable when `recover` returns; killed in between, the next call does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from midsource.mid import dispatch, journal
+from midsource.mid.dispatch import DeliveryKey
+from midsource.mid.journal import Outcome, Start
+from midsource.mid.settle import settle, settle_outcomes
+from midsource.model.clock import Clock
+from midsource.model.errors import MidsourceError
+from midsource.model.message import MessageEvent
+from midsource.model.outcome import Stage
+from midsource.policy.retry import RetryRule, next_attempt
+from midsource.store.database import Connection, Database
+from midsource.wire.schema import DeliverySpec
+
+STALLED_SECONDS = 10.0
+"""After the end of a lease: a process that lives and only missed PostgreSQL for a while renews within a second."""
+LOST_SECONDS = 120.0
+"""After the end of a lease: a machine that starts anew runs its own recovery by then, which knows better."""
+MAX_BATCHES = 200
+"""Batches of lost owners judged in one call: 100 000 messages."""
+_UNCERTAIN = 0
+"""Segment under which the uncertain ones of a dead process are noted as recorded; real segments count from 1."""
+
+_log = structlog.get_logger("midsource.mta")
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What one call did."""
+
+    outcomes: int = 0
+    uncertain: int = 0
+    released: int = 0
+
+    def __add__(self, other: Recovered) -> Recovered:
+        """Sum up."""
+        return Recovered(
+            self.outcomes + other.outcomes, self.uncertain + other.uncertain, self.released + other.released
+        )
+
+
+def recover(
+    database: Database,
+    root: Path,
+    executor: str,
+    clock: Clock,
+    *,
+    stalled_seconds: float = STALLED_SECONDS,
+    lost_seconds: float = LOST_SECONDS,
+) -> Recovered:
+    """Recover what others than ``executor`` left under ``root`` and in the database. Raises Unhealthy without a database.
+
+    One journal that cannot be recovered stops no other; it is logged and tried again.
+    """
+    total = Recovered()
+    for directory in journal.folders(root):
+        if directory.name == executor:
+            continue
+        fd = journal.hold(directory)
+        try:
+            if fd is not None:
+                total += _dead(database, directory, clock.now())
+            elif directory.exists():
+                total += _stalled(database, directory, clock.now(), stalled_seconds)
+        except (MidsourceError, OSError) as error:
+            _log.error("recovery.failed", action="recover", executor=directory.name, why=str(error))
+        finally:
+            if fd is not None:
+                os.close(fd)
+    known = {directory.name for directory in journal.folders(root)} | {executor}
+    total += _lost(database, known, clock.now(), lost_seconds)
+    if total != Recovered():
+        _log.warning(
+            "recovered", action="recover", outcomes=total.outcomes, uncertain=total.uncertain, released=total.released
+        )
+    return total
+
+
+def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
+    executor = directory.name
+    replay = journal.read(directory)
+    outcomes = 0
+    for sealed in replay.unapplied:
+        with database.transaction() as conn:
+            outcomes += settle(conn, executor, sealed, now).recorded
+    with database.transaction() as conn:
+        held = _lock(conn, executor)
+        uncertain = [start for start in replay.uncertain if held.get(start.batch_id) == start.token]
+        first = conn.execute(
+            "insert into journal_applied (process, segment, number) values (%s, %s, 0) on conflict do nothing returning 1",
+            (executor, _UNCERTAIN),
+        ).fetchone()
+        if first is not None:
+            settle_outcomes(conn, executor, _losses(conn, uncertain, "its process was killed", now), now)
+        released = dispatch.release(conn, executor, held)
+    journal.remove(directory)
+    return Recovered(outcomes, len(uncertain), released)
+
+
+def _stalled(database: Database, directory: Path, now: datetime, seconds: float) -> Recovered:
+    executor = directory.name
+    with database.connection() as conn:
+        if not _lock(conn, executor, seconds):
+            return Recovered()
+    with database.transaction() as conn:
+        held = _lock(conn, executor, seconds)
+        replay = journal.read(directory)  # after the lock: neither it nor a renewal can change what we read about them
+        applied = set(
+            conn.execute("select segment, number from journal_applied where process = %s", (executor,)).fetchall()
+        )
+        outcomes = [
+            outcome
+            for sealed in replay.unapplied
+            if (sealed.segment, sealed.number) not in applied
+            for outcome in sealed.outcomes
+            if held.get(outcome.batch_id) == outcome.token
+        ]
+        settled = settle_outcomes(conn, executor, outcomes, now)
+        uncertain = [start for start in replay.uncertain if held.get(start.batch_id) == start.token]
+        settle_outcomes(conn, executor, _losses(conn, uncertain, "its process stalled", now), now)
+        released = dispatch.release(conn, executor, held)
+    return Recovered(settled.recorded, len(uncertain), released)
+
+
+def _lost(database: Database, known: Collection[str], now: datetime, seconds: float) -> Recovered:
+    with database.transaction() as conn:
+        rows = conn.execute(
+            "select id, token, account_id, delivery_id, owner, destination, ids from dispatch_batch "
+            "where owner <> all(%s) and expires_at < clock_timestamp() - make_interval(secs => %s) "
+            "order by id limit %s for update skip locked",
+            (list(known), seconds, MAX_BATCHES),
+        ).fetchall()
+        uncertain = 0
+        for batch, token, account, delivery, owner, destination, ids in rows:
+            lease = dispatch.Lease(batch, account, delivery, destination, token, tuple(ids))
+            waiting = dispatch.load(conn, [lease])[batch]
+            starts = [Start(account, delivery, message.id, batch, token) for message in waiting]
+            settle_outcomes(conn, owner, _losses(conn, starts, "its machine was lost", now), now)
+            uncertain += len(starts)
+    return Recovered(uncertain=uncertain, released=len(rows))
+
+
+def _lock(conn: Connection, owner: str, ended_seconds: float | None = None) -> Mapping[int, int]:
+    """Lock the batches of ``owner``, or those whose lease ended so long ago; return batch id to token."""
+    rows = conn.execute(
+        "select id, token from dispatch_batch where owner = %s and (%s::float8 is null "
+        "or expires_at < clock_timestamp() - make_interval(secs => %s::float8)) order by id for update",
+        (owner, ended_seconds, ended_seconds or 0.0),
+    ).fetchall()
+    return dict(rows)
+
+
+def _losses(conn: Connection, starts: Iterable[Start], why: str, now: datetime) -> list[Outcome]:
+    """Return the outcome *lost* of each message, due again where its delivery's policy says so."""
+    by_delivery: dict[DeliveryKey, list[Start]] = {}
+    for start in starts:
+        by_delivery.setdefault((start.account_id, start.delivery_id), []).append(start)
+    found: list[Outcome] = []
+    for key, own in by_delivery.items():
+        again = _plans(conn, key, [start.id for start in own], now)
+        destinations = _destinations(conn, [start.batch_id for start in own])
+        found += [
+            Outcome(
+                account_id=start.account_id,
+                delivery_id=start.delivery_id,
+                id=start.id,
+                batch_id=start.batch_id,
+                token=start.token,
+                event=str(MessageEvent.LOST),
+                reason=0,
+                reply=f"the body was under way when {why}",
+                stage=str(Stage.BODY),
+                event_at=now,
+                message_id="",
+                counts_attempt=True,
+                again_at=again.get(start.id),
+                destination=destinations[start.batch_id],
+            )
+            for start in own
+        ]
+    return found
+
+
+def _plans(conn: Connection, key: DeliveryKey, ids: list[int], now: datetime) -> dict[int, datetime]:
+    """Return when each uncertain message is tried again; those that are not, are not in it."""
+    row = dispatch.delivery(conn, key)
+    if row is None:
+        return {}
+    spec = msgspec.json.decode(row.spec, type=DeliverySpec)
+    if spec.uncertain_policy != "resend":
+        return {}
+    rule = RetryRule(spec.retry_count, spec.retry_period_seconds)
+    messages = conn.execute(
+        "select id, attempts, first_try_at from message where account_id = %s and delivery_id = %s and id = any(%s)",
+        (*key, ids),
+    ).fetchall()
+    plans = {
+        id_: next_attempt(first or now, attempts + 1, rule, row.valid_until or now, now, random.random())  # noqa: S311 - spreads load
+        for id_, attempts, first in messages
+    }
+    return {id_: at for id_, at in plans.items() if at is not None}
+
+
+def _destinations(conn: Connection, batches: list[int]) -> dict[int, str]:
+    return dict(conn.execute("select id, destination from dispatch_batch where id = any(%s)", (batches,)).fetchall())

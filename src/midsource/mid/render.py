@@ -1,0 +1,222 @@
+"""From a ledger row to the bytes that leave: personalised, with links and identity, signed. Runs in a few threads.
+
+A delivery is compiled once and kept (`Prepared`, in a bounded cache); `render` then does a batch of its messages. What
+identifies a message is made of its account, delivery and id alone, so every try at it is the same message to the world:
+
+- ``Message-ID``: a MAC over these, at the sender's domain. A provider that drops repeated ids drops our second copy.
+- ``X-Midsource-Id: <account>.<delivery>.<id>``: compares what a sink holds with the ledger.
+- the unsubscribe token: the same three numbers and 128 bits of MAC for this purpose alone.
+
+A recipient whose data break the content is an `Unrendered`, of that recipient alone; content that does not compile at
+all makes every message of the delivery one. Neither ever counts against the person.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+from typing import Any, TypeAlias
+
+import msgspec
+
+from midsource.mail.content import Content, RenderProblem
+from midsource.mail.dkim import DkimKey
+from midsource.mail.skeleton import RecipientEnvelope, Skeleton
+from midsource.mid import dispatch, dkim_keys
+from midsource.mid.dispatch import DeliveryKey, Message
+from midsource.model.errors import MidsourceError
+from midsource.model.outcome import MAX_REPLY_TEXT
+from midsource.policy.retry import RetryRule
+from midsource.security.keys import HomeKey
+from midsource.store.database import Connection
+from midsource.wire.schema import DeliverySpec
+
+MAX_PREPARED = 64
+"""Deliveries kept compiled: about 1 MB each with large content."""
+UNSUBSCRIBE = "unsubscribe token"
+MESSAGE_ID = "message id"
+MAC_BYTES = 16
+
+_IDENTITY = struct.Struct(">IQQ")
+_values: Callable[[str], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A message ready to go: ``mail_from``, Message-ID and wire form, already free of leading dots."""
+
+    id: int
+    mail_from: str
+    message_id: str
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unrendered:
+    """A message that cannot be made, and why."""
+
+    id: int
+    why: str
+
+
+Result: TypeAlias = Rendered | Unrendered
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What makes the identities of messages: keys derived from the home's, one for each purpose."""
+
+    unsubscribe_key: bytes
+    message_id_key: bytes
+
+    @classmethod
+    def of(cls, home_key: HomeKey) -> Tokens:
+        """Derive them."""
+        return cls(home_key.derive(UNSUBSCRIBE), home_key.derive(MESSAGE_ID))
+
+    def unsubscribe(self, account_id: int, delivery_id: int, id_: int) -> str:
+        """Return the token in this message's unsubscribe link: 48 URL-safe characters."""
+        identity = _IDENTITY.pack(account_id, delivery_id, id_)
+        mac = hmac.digest(self.unsubscribe_key, identity, "sha256")[:MAC_BYTES]
+        return base64.urlsafe_b64encode(identity + mac).decode()
+
+    def read_unsubscribe(self, token: str) -> tuple[int, int, int] | None:
+        """Return (account, delivery, id) of a token of ours, None for anything else."""
+        try:
+            raw = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True)
+            account_id, delivery_id, id_ = _IDENTITY.unpack(raw[:-MAC_BYTES])
+        except (ValueError, struct.error):
+            return None
+        good = hmac.compare_digest(self.unsubscribe(account_id, delivery_id, id_).encode(), token.encode())
+        return (account_id, delivery_id, id_) if good else None
+
+    def message_id(self, account_id: int, delivery_id: int, id_: int, domain: str) -> str:
+        """Return the Message-ID of this message, angle brackets included."""
+        mac = hmac.digest(self.message_id_key, _IDENTITY.pack(account_id, delivery_id, id_), "sha256")
+        return f"<{base64.b32encode(mac[:15]).decode().lower()}@{domain}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A delivery ready to be rendered. ``problem``: why nothing of it can be; ``skeleton`` is None then."""
+
+    key: DeliveryKey
+    mail_from: str
+    domain: str
+    unsubscribe_url: str
+    mirror_url: str
+    retry: RetryRule
+    valid_until: datetime | None
+    resends: bool
+    keys: tuple[DkimKey, ...]
+    skeleton: Skeleton | None
+    problem: str = ""
+
+
+class Deliveries:
+    """Prepared deliveries by key, the most recently used MAX_PREPARED of them. Safe to use from several threads."""
+
+    def __init__(self, home_key: HomeKey) -> None:
+        self._home_key = home_key
+        self._kept: OrderedDict[DeliveryKey, Prepared] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, conn: Connection, key: DeliveryKey) -> Prepared | None:
+        """Return the delivery, compiling it where needed; None where the database has none."""
+        with self._lock:
+            if (known := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                return known
+        row = dispatch.delivery(conn, key)
+        if row is None:
+            return None
+        made = prepare(key, row, lambda domain: dkim_keys.keys_of(conn, self._home_key, domain))
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > MAX_PREPARED:
+                self._kept.popitem(last=False)
+        return made
+
+
+def prepare(key: DeliveryKey, row: dispatch.Delivery, keys_of: Callable[[str], tuple[DkimKey, ...]]) -> Prepared:
+    """Compile a delivery. Content or keys that cannot be used are its ``problem``, not an exception."""
+    spec = msgspec.json.decode(row.spec, type=DeliverySpec)
+    domain = spec.from_address.rpartition("@")[2].lower()
+    skeleton: Skeleton | None = None
+    keys: tuple[DkimKey, ...] = ()
+    problem = ""
+    try:
+        skeleton, keys = _skeleton(key, spec), keys_of(domain)
+    except MidsourceError as exc:
+        skeleton, problem = None, str(exc)
+    return Prepared(
+        key=key,
+        mail_from=spec.from_address,
+        domain=domain,
+        unsubscribe_url=spec.unsubscribe_url,
+        mirror_url=spec.mirror_url,
+        retry=RetryRule(spec.retry_count, spec.retry_period_seconds),
+        valid_until=row.valid_until,
+        resends=spec.uncertain_policy == "resend",
+        keys=keys,
+        skeleton=skeleton,
+        problem=problem,
+    )
+
+
+def render(prepared: Prepared, messages: Iterable[Message], tokens: Tokens, at: datetime) -> list[Result]:
+    """Render and sign a batch of one delivery's messages, dated ``at``."""
+    return [_render(prepared, message, tokens, at) for message in messages]
+
+
+def _render(prepared: Prepared, message: Message, tokens: Tokens, at: datetime) -> Result:
+    if prepared.skeleton is None:
+        return Unrendered(message.id, prepared.problem[:MAX_REPLY_TEXT])
+    account_id, delivery_id = prepared.key
+    message_id = tokens.message_id(account_id, delivery_id, message.id, prepared.domain)
+    envelope = RecipientEnvelope(message.email, message_id, at, _links(prepared, message.id, tokens))
+    try:
+        made = prepared.skeleton.render(_values(message.data), envelope)
+    except (RenderProblem, msgspec.DecodeError) as problem:
+        return Unrendered(message.id, str(problem)[:MAX_REPLY_TEXT])
+    identity = f"X-Midsource-Id: {account_id}.{delivery_id}.{message.id}\r\n".encode()
+    return Rendered(message.id, prepared.mail_from, message_id, identity.join((b"", made.signed(prepared.keys, at))))
+
+
+def _links(prepared: Prepared, id_: int, tokens: Tokens) -> Mapping[str, str]:
+    token = tokens.unsubscribe(*prepared.key, id_)
+    return {
+        "unsubscribe": prepared.unsubscribe_url.replace("{token}", token),
+        "mirror": prepared.mirror_url.replace("{token}", token),
+    }
+
+
+def _skeleton(key: DeliveryKey, spec: DeliverySpec) -> Skeleton:
+    content = Content(
+        subject=spec.subject,
+        html=spec.html,
+        text=spec.text,
+        from_name=spec.from_name,
+        from_address=spec.from_address,
+        reply_to=spec.reply_to,
+        headers=spec.headers,
+    )
+    return Skeleton.compile(
+        content,
+        boundary=_boundary(key, spec),
+        delivery={"label": spec.label, "id": spec.id},
+        brand={"name": spec.brand},
+        one_click_url="{{ links.unsubscribe }}" if spec.unsubscribe_url else "",
+    )
+
+
+def _boundary(key: Sequence[int], spec: DeliverySpec) -> str:
+    """Return a boundary that is the same each time a delivery is compiled, so a second try is the same message."""
+    return hashlib.sha256(f"{key}{spec.label}".encode()).hexdigest()[:32]
