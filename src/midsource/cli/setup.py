@@ -15,6 +15,7 @@ from midsource.config import FILE_NAME, Config, InstanceConfig
 from midsource.marketing import accounts as external
 from midsource.marketing import brands
 from midsource.mid import accounts as mid_accounts
+from midsource.mid import dkim_keys
 from midsource.model.errors import Failed, UserError
 from midsource.net.clock import SystemClock
 from midsource.security import keys
@@ -70,7 +71,7 @@ def free_port(first: int = DEFAULT_PORT) -> int:
 
 def set_up(config: Config) -> Iterator[str]:
     """Make databases, schemas, defaults and the account; yield one line for each thing that is now there."""
-    keys.load(config.home)
+    home_key = keys.load(config.home)
     with serving(config) as urls:
         for instance in config.instances:
             with Database(instance.name, urls(instance), application="init") as database:
@@ -80,6 +81,8 @@ def set_up(config: Config) -> Iterator[str]:
                     migrate.ensure_partitions(conn, instance.role, SystemClock().now())
                     if instance.role == "marketing":
                         _ensure_defaults(conn, config)
+                    else:
+                        _ensure_dkim(conn, home_key)
                 yield f"{instance.name}: {instance.role} instance, schema current"
         pair = _pair(config)
         if pair:
@@ -136,6 +139,13 @@ def _ensure_defaults(conn: Connection, config: Config) -> None:
         unsubscribe_url=f"{base}/u/{{token}}",
         mirror_url=f"{base}/m/{{token}}",
     )
+
+
+def _ensure_dkim(conn: Connection, home_key: keys.HomeKey) -> None:
+    """Give the default sender a key, so that the first mail is signed like any other."""
+    domain = SENDER.partition("@")[2]
+    if not scalar(conn, "select 1 from dkim_key where domain = %s", (domain,)):
+        dkim_keys.create(conn, home_key, domain, "midsource", "rsa")
 
 
 def _is_free(port: int) -> bool:
