@@ -32,6 +32,12 @@ home, specs = Path(sys.argv[1]), json.loads(sys.argv[2])
 Supervisor(home, [ProcessSpec(name, tuple(argv), home / "log" / f"{name}.log", {"PATH": "/bin:/usr/bin", **env})
                   for name, argv, env in specs], report=lambda line: print(line, flush=True)).run()
 """
+WATCH = """
+import os
+from midsource.model.errors import Failed
+def watch():
+    raise Failed("the database is gone", "look")
+"""
 STAYS = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
 DEAF_PROGRAM = """
 import signal, time
@@ -281,6 +287,23 @@ def test_a_long_home_path_has_a_short_socket(home: Path, until: Until) -> None:
     process.wait(30)
     assert not address.exists()
     address.parent.rmdir()
+
+
+def test_neither_a_failing_watch_nor_a_lost_terminal_ends_the_processes(home: Path, up: Running, until: Until) -> None:
+    program = SUPERVISOR.replace(
+        "report=lambda line: print(line, flush=True)",
+        "watch=watch, report=lambda line: os.write(99, line.encode())",  # 99 is not open
+    )
+    program = WATCH + program
+    specs = json.dumps([("web@x", STAYS, {})])
+    with subprocess.Popen([sys.executable, "-c", program, str(home), specs]) as process:
+        until(lambda: up.pid("web@x") > 0, "it runs")
+        first = up.pid("web@x")
+        os.kill(first, signal.SIGKILL)  # more to report, to nobody
+        until(lambda: up.pid("web@x") not in (0, first), "it runs again")
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(15) == 0
 
 
 def test_without_a_supervisor_the_answer_is_a_sentence(home: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from midsource.model.errors import Failed, MidsourceError, Unhealthy, UserError
 from midsource.supervise.binaries import BUILTIN_LOCALE_MAJOR, ENVIRONMENT, Binaries
-from midsource.supervise.places import Place, make_folder
+from midsource.supervise.places import Place, keep_names, make_folder
 from midsource.supervise.spawn import Account, run_as
 
 SUPERUSER = "postgres"
@@ -74,6 +74,7 @@ def initialise(place: Place, binaries: Binaries, superuser_password: str, *, kee
         _write_private(password_file, superuser_password, place.account)
         _run_initdb(place, binaries, part, password_file, keep)
         part.rename(place.data)
+        keep_names(place.base)
     except OSError as error:
         raise trouble(error, place.base) from error
     finally:

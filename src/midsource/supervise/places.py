@@ -116,6 +116,15 @@ def make_folder(path: Path, mode: int, account: Account | None = None) -> None:
         os.chown(path, account.uid, account.gid)
 
 
+def keep_names(folder: Path) -> None:
+    """Make the names in ``folder`` durable: a rename is lost in a power cut until its folder is synced."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def private_folder(path: Path, account: Account | None) -> Path:
     """Make ``path`` 0700 for the account, or check that it is so. Raises ``Unhealthy`` on one somebody else planted."""
     make_folder(path, 0o700, account)
@@ -194,6 +203,7 @@ def _base_for(files: HomeFiles, account: Account, system_folder: Path) -> Path:
     part = files.location.with_name("postgres.location.new")
     part.write_text(f"{base}\n", encoding="utf-8")
     part.replace(files.location)
+    keep_names(files.home)
     return base
 
 

@@ -124,11 +124,11 @@ class EmbeddedPostgres:
             lock = open_lock(self.files.users_lock)
         except OSError as error:
             raise trouble(error, self.files.home) from error
-        told = False
+        tries = 0
         while not try_lock(lock, shared=True):  # the holder is just stopping: its successor serves us
-            if not told:
+            tries += 1
+            if tries == 2:  # once may be the holder asking, for microseconds, whether anybody is there
                 self._progress("PostgreSQL is stopping; it is started again in a moment")
-                told = True
             time.sleep(POLL_SECONDS)
         return lock
 

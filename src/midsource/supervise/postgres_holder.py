@@ -77,7 +77,7 @@ class Holder:
         password = roles.password(self.files, cluster.SUPERUSER, has_data=place.data.is_dir())
         roles.password(self.files, roles.OWNER, has_data=False)
         if not place.data.is_dir():
-            self._say(Phase.PREPARING, "a new PostgreSQL database is being made")
+            self._say(Phase.PREPARING, f"a new PostgreSQL database is being made{_run_by(place)}")
             lock = self._lock_of_server(place)
             try:
                 cluster.initialise(place, binaries, password, keep=(lock,))
@@ -236,6 +236,14 @@ class Holder:
     @property
     def _system_folder(self) -> Path:
         return Path(self.order.system_folder) if self.order.system_folder else SYSTEM_FOLDER
+
+
+def _run_by(place: Place) -> str:
+    """Return as whom the server will run, where that is not the caller."""
+    if place.account is None:
+        return ""
+    shared = "; other services may share that user: better make a system user midsource before"
+    return f", run by user {place.account.name}{shared if place.account.name == 'nobody' else ''}"
 
 
 def main(argv: list[str]) -> int:

@@ -12,6 +12,7 @@ they stay stopped over a restart of the supervisor.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -34,7 +35,10 @@ WATCH_SECONDS = 1.0
 
 
 class Supervisor:
-    """Runs ``specs``. ``watch`` is called each second and must be quick; ``report`` gets one line per event."""
+    """Runs ``specs``. ``watch`` is called each second and must be quick; ``report`` gets one line per event.
+
+    What either of them raises (``MidsourceError``, ``OSError``) is told or dropped; the processes run on.
+    """
 
     def __init__(
         self,
@@ -107,8 +111,16 @@ class Supervisor:
                     child.wake.clear()
 
     async def _keep_watch(self) -> None:
+        told = ""
         while not self._ending.is_set():
-            self._watch()
+            said = ""
+            try:
+                self._watch()
+            except (MidsourceError, OSError) as error:  # what it watches is in trouble: no reason to end the processes
+                said = str(error)
+            if said and said != told:
+                self._say(said)
+            told = said
             await _wait(self._ending, WATCH_SECONDS)
 
     def _on_child(self) -> None:
@@ -131,11 +143,15 @@ class Supervisor:
     def _report_on(self, child: Child) -> None:
         row = child.report()
         if row.state == "running":
-            self._report(f"{row.name} runs as process {row.pid}")
+            self._say(f"{row.name} runs as process {row.pid}")
         elif self._ending.is_set() or row.state == "stopped":
-            self._report(f"{row.name} {row.last_end}")
+            self._say(f"{row.name} {row.last_end}")
         else:
-            self._report(f"{row.name} {row.last_end}; next start in {row.next_start_seconds:.0f} s; see {row.log}")
+            self._say(f"{row.name} {row.last_end}; next start in {row.next_start_seconds:.0f} s; see {row.log}")
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone; the processes are not
+            self._report(line)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one request; whatever a client sends, the supervisor lives."""

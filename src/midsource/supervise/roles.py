@@ -16,7 +16,7 @@ from psycopg import sql
 
 from midsource.model.errors import Unhealthy
 from midsource.supervise.cluster import SUPERUSER
-from midsource.supervise.places import HomeFiles
+from midsource.supervise.places import HomeFiles, keep_names
 
 OWNER = "midsource"
 PORT = 5432  # only a part of the socket's file name: nothing listens on the network
@@ -48,6 +48,7 @@ def password(files: HomeFiles, role: str, *, has_data: bool) -> str:
         stream.flush()
         os.fsync(descriptor)
     part.replace(file)
+    keep_names(file.parent)  # data without its password would be locked for good
     return made
 
 
