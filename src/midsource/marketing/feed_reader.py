@@ -30,7 +30,7 @@ MAX_PAGES = 100
 RECENT_EVERY_SECONDS = 10.0
 """How often backlog work makes way for what is new: today's results are never later than this plus one page."""
 SLOW_PERIOD_SECONDS = 30.0
-"""Deliveries that only wait for their retries are looked at this often."""
+"""Deliveries that only wait for their retries are looked at this often, or each retry period where that is shorter."""
 HALVINGS = 6
 """Failed pages in a row within a slice before the account pauses: 5 000 rows are 78 by then."""
 REWINDS = 2
@@ -133,7 +133,16 @@ class FeedReader:
                 "info", f"{backlog.option} at {backlog.shown}: {self._behind} batches to go, {self._eta()}"
             )
         elif activity != "idle":
-            self._tally.pauses.append(0.0 if activity == "busy" else SLOW_PERIOD_SECONDS)
+            self._tally.pauses.append(0.0 if activity == "busy" else self._slow_period())
+
+    def _slow_period(self) -> float:
+        with self._context.database.connection() as conn:
+            shortest = scalar(
+                conn,
+                "select min(retry_period_seconds) from delivery where account = %s and state = %s",
+                (self._account, DeliveryState.RETRY),
+            )
+        return min(SLOW_PERIOD_SECONDS, shortest or SLOW_PERIOD_SECONDS)
 
     def _eta(self) -> str:
         seconds = self._context.clock.boot_seconds() - self._started
