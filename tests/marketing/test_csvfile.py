@@ -42,7 +42,7 @@ def test_delimiter_inside_quotes_does_not_count(tmp_path: Path) -> None:
         ("n,m\nZoé,1\n".encode(), "utf-8"),
         ("n,m\nZoé,1\n".encode("utf-8-sig"), "utf-8 with byte-order mark"),
         ("n,m\nZoé,1\n".encode("latin-1"), "cp1252"),
-        ("n,m\n".encode() + b"plain,1\n" * 10 + "Zoé,1\n".encode("cp1252"), "cp1252"),
+        (b"n,m\n" + b"plain,1\n" * 10 + "Zoé,1\n".encode("cp1252"), "cp1252"),
     ],
 )
 def test_encoding_is_assumed_and_said(tmp_path: Path, content: bytes, encoding: str) -> None:

@@ -19,22 +19,6 @@ from midsource.testing.clock import ManualClock
 BODY = "Hello {{ recipient.first_name }} {{ links.unsubscribe }}"
 
 
-@pytest.fixture
-def ready_db(marketing_db: Database) -> Database:
-    """Give a database with brand, template and one external account."""
-    with marketing_db.transaction() as conn:
-        brands.ensure_defaults(
-            conn,
-            from_name="Atelier",
-            from_address="news@atelier.example",
-            unsubscribe_url="https://m.example/u/{token}",
-        )
-        conn.execute(
-            "insert into external_account (name, label, url, key_id, secret) values ('mid1', 'Mid 1', 'http://m', 'k', 's')"
-        )
-    return marketing_db
-
-
 def write(folder: Path, document: str) -> Path:
     (folder / "body.html").write_text(f"<p>{BODY}</p>", encoding="utf-8")
     (folder / "body.txt").write_text(BODY, encoding="utf-8")

@@ -97,6 +97,13 @@ def test_each_reject_has_its_line_and_reason(bring: Any, marketing_db: Database)
     assert result.rejects_file.stat().st_mode & 0o777 == 0o600
 
 
+def test_value_too_long_for_any_message_is_rejected(marketing_db: Database, bring: Any) -> None:
+    with marketing_db.transaction() as conn:
+        fields.add_field(conn, "note", "text")
+    result = bring(f"email,note\na@example.org,{'x' * 9_000}\nb@example.org,{'x' * 8_192}\n")
+    assert (result.stored, reasons(result)) == (1, [("2", "note: longer than 8192 characters")])
+
+
 def test_no_rejects_no_file(bring: Any, tmp_path: Path) -> None:
     assert bring("email\na@example.org\n").rejects_file is None
     assert not (tmp_path / "home" / "rejects").exists()

@@ -25,7 +25,7 @@ from midsource.marketing.lists import list_id
 from midsource.marketing.segments import compile_condition, segment_expression
 from midsource.model import ids
 from midsource.model.clock import Clock
-from midsource.model.delivery import DeliveryEvent, DeliveryState, next_state, states_accepting
+from midsource.model.delivery import TRANSITIONS, DeliveryEvent, DeliveryState, states_accepting
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.store.database import Connection, scalar
 
@@ -128,7 +128,7 @@ def latest(conn: Connection, *, before: int | None = None, limit: int = PAGE_ROW
 def transition(conn: Connection, delivery_id: int, event: DeliveryEvent) -> DeliveryState:
     """Move the delivery by ``event`` and return its new state. Raises Conflict where the state refuses it, NotFound."""
     moves = sql.SQL(" ").join(
-        sql.SQL("when {} then {}").format(sql.Literal(int(state)), sql.Literal(int(next_state(state, event) or state)))
+        sql.SQL("when {} then {}").format(sql.Literal(int(state)), sql.Literal(int(TRANSITIONS[state][event])))
         for state in states_accepting(event)
     )
     row = conn.execute(

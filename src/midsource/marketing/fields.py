@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
 
+from midsource.mail.filters import MAX_VALUE_CHARS
 from midsource.marketing.expression import KEYWORDS
 from midsource.model.errors import Conflict, UserError
 from midsource.store.database import Connection
@@ -61,6 +62,12 @@ class FieldProblem(ValueError):
     """A text is not a value of the field's type; one clause says why."""
 
 
+def _text(text: str) -> str:
+    if len(text) > MAX_VALUE_CHARS:  # a template refuses to show more, and the whole message with it
+        raise FieldProblem(f"longer than {MAX_VALUE_CHARS} characters")
+    return text
+
+
 def _integer(text: str) -> int:
     if not _INTEGER.fullmatch(text) or abs(number := int(text)) > MAX_INTEGER:
         raise FieldProblem(f"expected a whole number, got {text[:40]!r}")
@@ -94,7 +101,7 @@ def _date(text: str) -> str:
 
 PARSERS: Mapping[FieldType, Callable[[str], Value]] = MappingProxyType(
     {
-        FieldType.TEXT: lambda text: text,
+        FieldType.TEXT: _text,
         FieldType.INTEGER: _integer,
         FieldType.NUMBER: _number,
         FieldType.BOOLEAN: parse_boolean,
