@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from midsource.marketing.preparation import PreparationFailed, add_phase, prepar
 from midsource.marketing.sample import SampleFacts, write_sample, write_sample_delivery
 from midsource.model.delivery import DeliveryEvent, DeliveryState
 from midsource.model.errors import Conflict
+from midsource.model.message import Reason
+from midsource.policy.exclusion import Fact, reason_for
 from midsource.store.database import Database
 from midsource.testing.clock import ManualClock
 from midsource.wire import rows as wire
@@ -396,3 +399,34 @@ def test_phases_of_several_slices_add_up() -> None:
     phases = add_phase([], "target", clock.now(), 1.5, 10)
     phases = add_phase(add_phase(phases, "personalisation", clock.now(), 2, 100), "personalisation", clock.now(), 3, 50)
     assert [(p["phase"], p["seconds"], p["rows"]) for p in phases] == [("target", 1.5, 10), ("personalisation", 5, 150)]
+
+
+def test_sql_excludes_as_the_policy_does(work: Work) -> None:
+    """A random population: the CASE of the statement and the pure decision give every person the same reason."""
+    chance = Random(5)
+    facts: dict[int, set[Fact]] = {}
+    with work.database.transaction() as conn:
+        for number in range(400):
+            has: set[Fact] = {fact for fact in Fact if fact is not Fact.DUPLICATE and chance.random() < 0.15}
+            key = None if has & {Fact.NO_ADDRESS, Fact.UNMAILABLE} else f"p{number}@x.example"
+            conn.execute(
+                "insert into recipient (key, external_id, email, email_key, domain, address_problem, opted_out) "
+                "values (%s, %s, %s, %s, 'x.example', %s, %s)",
+                (
+                    f"id:{number}", str(number), None if Fact.NO_ADDRESS in has else f"p{number}@x.example", key,
+                    "no dot" if Fact.UNMAILABLE in has else "", Fact.OPTED_OUT in has,
+                ),
+            )  # fmt: skip
+            if key and Fact.QUARANTINED in has:
+                conn.execute("insert into quarantine (address_key, state, reason) values (%s, 3, 1)", (key,))
+            if key and Fact.DENYLISTED in has:
+                conn.execute("insert into denylist (entry) values (%s)", (key,))
+            facts[number] = has if key else has - {Fact.QUARANTINED, Fact.DENYLISTED}
+    number = work.create_text("Hello")
+    work.prepare(number)
+    written = work.rows(
+        "select r.external_id::int, l.reason from broad_log l join recipient r on r.id = l.recipient_id"
+    )
+    assert len(written) == 400
+    assert {person: Reason(reason) for person, reason in written} == {n: reason_for(has) for n, has in facts.items()}
+    assert len({reason for _, reason in written}) == 5
