@@ -1,0 +1,180 @@
+"""The web process of an instance: guard, link API of a mid, health, and whatever pages are handed in.
+
+Order of events: ``create_app`` composes; while the app lives (its lifespan), a heartbeat row says so every 5 s, a mid
+sweeps its open deliveries every 5 s, and one task wakes those who wait on feeds. Each of these fails alone: an error is
+logged and the next turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from midsource.config import Config, InstanceConfig
+from midsource.mid import orders
+from midsource.model.clock import Clock
+from midsource.model.errors import MidsourceError
+from midsource.security.access import ConsoleAccess
+from midsource.store import processes
+from midsource.store.database import Database
+from midsource.web import problems
+from midsource.web.guard import Guard
+from midsource.web.link import Link
+from midsource.web.waiting import FeedWaiters
+
+THREADS = 8
+"""Requests that work in the database at once; the pool must have as many connections, and two for the tasks."""
+SWEEP_SECONDS = 5.0
+"""What an mta process left behind when it died is seen after this."""
+LATEST_LOOK_SECONDS = 1.0
+"""/readyz asks the database at most this often: it is open to everybody."""
+
+log = structlog.get_logger()
+
+
+def create_app(
+    config: Config,
+    instance: InstanceConfig,
+    database: Database,
+    clock: Clock,
+    *,
+    pages: Sequence[BaseRoute] = (),
+    process: str = "",
+) -> Starlette:
+    """Compose the web app of ``instance``.
+
+    ``pages`` are further routes (the console); the guard closes them to all but the operator. They find ``config``,
+    ``instance``, ``database`` and ``clock`` in ``request.app.state``. ``process`` names the heartbeat row; none without.
+    Raises Unhealthy where the keys of the home folder cannot be read.
+    """
+    threads = CapacityLimiter(THREADS)
+    waiters = FeedWaiters(database, threads)
+    turns: list[Callable[[], None]] = []
+    executor = uuid.uuid4().hex
+    if process:
+        turns.append(partial(_beat, database, process, executor))
+    routes: list[BaseRoute] = [
+        Route("/healthz", _healthz),
+        Route("/readyz", _Readiness(database, clock, threads)),
+        Route("/r/test", _healthz),
+    ]
+    if instance.role == "mid":
+        routes += Link(instance, database, clock, waiters, threads).routes()
+        turns.append(partial(_sweep, database, clock))
+    app = Starlette(
+        routes=[*routes, *pages],
+        middleware=[
+            Middleware(
+                Guard,
+                role=instance.role,
+                database=database,
+                access=ConsoleAccess.load(config.home, instance.name),
+                threads=threads,
+            )
+        ],
+        exception_handlers={
+            MidsourceError: problems.on_expected,
+            HTTPException: problems.on_http,
+            ClientDisconnect: problems.on_disconnect,
+            Exception: problems.on_bug,
+        },
+        lifespan=_lifespan(waiters, turns, partial(_leave, database, process, executor)),
+    )
+    app.state.config, app.state.instance, app.state.database, app.state.clock = config, instance, database, clock
+    app.state.waiters = waiters
+    return app
+
+
+def _lifespan(
+    waiters: FeedWaiters, turns: Sequence[Callable[[], None]], leave: Callable[[], None]
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(waiters.run()), *(group.create_task(_repeat(turn)) for turn in turns)]
+            yield
+            for task in tasks:
+                task.cancel()
+        await to_thread.run_sync(leave)
+
+    return lifespan
+
+
+async def _repeat(turn: Callable[[], None]) -> None:
+    """Take a turn now and every few seconds, until cancelled; a turn that fails is logged and the next one comes."""
+    limiter = CapacityLimiter(1)
+    while True:
+        try:
+            await to_thread.run_sync(turn, limiter=limiter)
+        except MidsourceError as exc:
+            log.warning("turn_failed", action="turn_failed", cause=str(exc))
+        except Exception:  # a fault of ours in one turn must not end the web process
+            log.exception("bug", action="bug")
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _beat(database: Database, process: str, executor: str) -> None:
+    with database.connection() as conn:
+        processes.beat(conn, process, "web", executor)
+
+
+def _leave(database: Database, process: str, executor: str) -> None:
+    if not process:
+        return
+    try:
+        with database.connection() as conn:
+            processes.leave(conn, process, executor)
+    except MidsourceError as exc:
+        log.warning("goodbye_unsaid", action="goodbye_unsaid", cause=str(exc))
+
+
+def _sweep(database: Database, clock: Clock) -> None:
+    for sentence in orders.sweep(database, clock.now()):
+        log.warning("delivery_not_advanced", action="delivery_not_advanced", cause=sentence)
+
+
+async def _healthz(_request: Request) -> Response:
+    """Say that the process serves; nothing else is asked."""
+    return PlainTextResponse("ok\n")
+
+
+class _Readiness:
+    """Endpoint: whether the database answers. An ASGI app, so that it keeps what it saw for a moment."""
+
+    def __init__(self, database: Database, clock: Clock, threads: CapacityLimiter) -> None:
+        self._database = database
+        self._clock = clock
+        self._threads = threads
+        self._lock = asyncio.Lock()
+        self._seen_at = float("-inf")
+        self._problem: MidsourceError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer from the last look, or look again."""
+        async with self._lock:
+            if self._clock.boot_seconds() - self._seen_at >= LATEST_LOOK_SECONDS:
+                self._problem = await to_thread.run_sync(self._look, limiter=self._threads)
+                self._seen_at = self._clock.boot_seconds()
+        response = PlainTextResponse("ready\n") if self._problem is None else problems.answer(self._problem)
+        await response(scope, receive, send)
+
+    def _look(self) -> MidsourceError | None:
+        try:
+            with self._database.connection() as conn:
+                conn.execute("select generation from instance")
+        except MidsourceError as exc:
+            return exc
+        return None
