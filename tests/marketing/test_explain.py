@@ -170,6 +170,8 @@ def test_erasing_keeps_the_row_and_takes_the_name(ready_db: Database, prepared: 
     with ready_db.transaction() as conn:
         erased = recipients.erase(conn, "bob@y.example")
         assert (erased.people, erased.log_rows) == (2, 2)
+        assert recipients.page(conn, list_name="friends").total == len(recipients.page(conn).recipients) == 3
+        assert conn.execute("select count(*) from list_member").fetchone() == (3,)
         with pytest.raises(NotFound):
             recipients.by_email(conn, "bob@y.example")
         assert conn.execute("select count(*), count(*) filter (where email = '') from broad_log").fetchone() == (5, 2)

@@ -136,6 +136,7 @@ def erase(conn: Connection, email: str) -> Erased:
     log_rows = conn.execute(
         "update broad_log set email = '', reply = '', recipient_id = 0 where recipient_id = any(%s)", (people,)
     ).rowcount
+    conn.execute("delete from list_member where recipient_id = any(%s)", (people,))
     gone = conn.execute("delete from recipient where id = any(%s)", (people,)).rowcount
     return Erased(gone, log_rows)
 
