@@ -191,6 +191,29 @@ def test_root_with_a_closed_home_keeps_the_data_in_the_system_folder(
 
 
 @only_root
+def test_a_new_home_where_an_old_one_was_removed_starts_afresh_and_leaves_the_old_database(
+    home: Path, make_server: Make, ended: Ended
+) -> None:
+    closed = home / "root"
+    inner = closed / "home"
+    inner.mkdir(parents=True)
+    closed.chmod(0o700)
+    first = make_server(inner)
+    works(first)
+    old = Path(HomeFiles(inner).location.read_text(encoding="utf-8").strip())
+    ended(first)
+    HomeFiles(inner).location.unlink()  # the same home, having lost only its record, finds its database again
+    works(first)
+    ended(first)
+    shutil.rmtree(inner)
+    inner.mkdir()
+    second = make_server(inner)
+    works(second)
+    assert Path(HomeFiles(inner).location.read_text(encoding="utf-8").strip()) != old
+    assert (old / "data" / "PG_VERSION").exists()
+
+
+@only_root
 def test_root_copies_binaries_that_the_servers_user_may_not_read(
     home: Path, open_folder: Path, make_server: Make
 ) -> None:

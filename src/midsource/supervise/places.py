@@ -193,7 +193,7 @@ def _base_for(files: HomeFiles, account: Account, system_folder: Path) -> Path:
         make_folder(base, 0o711)
         return base
     make_folder(system_folder, 0o711)
-    base = system_folder / files.short_name()
+    base = _unclaimed(system_folder / files.short_name(), files)
     make_folder(base, 0o711)
     if not can_enter(base, account):
         raise Unhealthy(
@@ -204,6 +204,19 @@ def _base_for(files: HomeFiles, account: Account, system_folder: Path) -> Path:
     part.write_text(f"{base}\n", encoding="utf-8")
     part.replace(files.location)
     keep_names(files.home)
+    return base
+
+
+def _unclaimed(wanted: Path, files: HomeFiles) -> Path:
+    """Return ``wanted``, or a numbered sibling where it holds the database of an earlier home at this path.
+
+    A home that was removed leaves its database behind, and a new one neither knows its password nor may delete it. With
+    the passwords at hand the home is the same one, and has lost the file that says where its database is.
+    """
+    base, number = wanted, 1
+    while (base / "data").exists() and not any((files.home / "keys").glob("postgres-*.password")):
+        number += 1
+        base = wanted.with_name(f"{wanted.name}-{number}")
     return base
 
 
