@@ -10,8 +10,8 @@ import msgspec
 from starlette.requests import Request
 
 from midsource.model.errors import UserError
-from midsource.web.problems import TooLarge, TooSlow, UnknownEncoding
-from midsource.wire.rows import decompress
+from midsource.web.problems import TooSlow, UnknownEncoding
+from midsource.wire.rows import Oversized, decompress
 
 BODY_SECONDS = 60
 """Longest time for a body to arrive: 4 MB over 0.5 Mbit/s."""
@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 async def read(request: Request, limit_bytes: int) -> bytes:
-    """Return the body as sent. Raises TooLarge (before reading, where the length is told) and TooSlow."""
-    too_large = TooLarge(f"the body is larger than {limit_bytes} bytes", "send less at once")
+    """Return the body as sent. Raises Oversized (before reading, where the length is told) and TooSlow."""
+    too_large = Oversized(f"the body is larger than {limit_bytes} bytes", "send less at once")
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:20]) > limit_bytes:
         raise too_large
@@ -38,7 +38,7 @@ async def read(request: Request, limit_bytes: int) -> bytes:
 
 
 def inflate(body: bytes, encoding: str, limit_bytes: int) -> bytes:
-    """Undo Content-Encoding (zstd, gzip or none) to at most ``limit_bytes``. Raises TooLarge, UserError, UnknownEncoding."""
+    """Undo Content-Encoding (zstd, gzip or none) to at most ``limit_bytes``. Raises Oversized, UserError, UnknownEncoding."""
     match encoding.strip().lower():
         case "" | "identity":
             return body
@@ -65,7 +65,7 @@ def _gunzip(body: bytes, limit_bytes: int) -> bytes:
     except zlib.error as exc:
         raise UserError(f"the body is not gzip ({exc})", "send it again") from exc
     if len(raw) > limit_bytes:
-        raise UserError(f"the body inflates to more than {limit_bytes} bytes", "send less at once")
+        raise Oversized(f"the body inflates to more than {limit_bytes} bytes", "send less at once")
     if not engine.eof:
         raise UserError("the gzip body ends early", "send it again")
     return raw

@@ -23,13 +23,6 @@ RETRY_AFTER_SECONDS = 2
 log = structlog.get_logger()
 
 
-class TooLarge(UserError):
-    """The body is larger than this call takes; nothing of it was used."""
-
-    code = "MS-131"
-    http_status = 413
-
-
 class TooSlow(UserError):
     """The body did not come in time; nothing of it was used."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 
 def run(config: Config, instance_name: str, *, process: str = "", pages: Sequence[BaseRoute] = ()) -> None:
     """Serve ``instance_name`` at its address until SIGTERM. Raises Unhealthy where the address is taken."""
+    # uvicorn raises the signal again when it has ended; by default that would end us before the rest is closed.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     instance = config.instance(instance_name)
     name = process or f"web@{instance.name}"
     with (

@@ -24,6 +24,13 @@ _encoder = msgspec.json.Encoder(order="sorted")
 _decoder = msgspec.json.Decoder(PartRow)
 
 
+class Oversized(UserError):
+    """The body is larger than this call takes; less at once will pass."""
+
+    code = "MS-131"
+    http_status = 413
+
+
 def encode_row(row: PartRow) -> bytes:
     """Return the canonical line of ``row``, newline included."""
     return _encoder.encode(row) + b"\n"
@@ -58,14 +65,14 @@ def compress(raw: bytes) -> bytes:
 
 
 def decompress(body: bytes, limit_bytes: int = MAX_PART_RAW_BYTES) -> bytes:
-    """Inflate at most ``limit_bytes``; raises UserError for a larger or broken body."""
+    """Inflate at most ``limit_bytes``; raises Oversized, or UserError for a broken body."""
     try:
         with zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=False) as reader:
             raw = reader.read(limit_bytes + 1)
     except zstandard.ZstdError as exc:
         raise UserError(f"the body is not zstd ({exc})", "send the part again") from exc
     if len(raw) > limit_bytes:
-        raise UserError(f"the body inflates to more than {limit_bytes} bytes", "send smaller parts")
+        raise Oversized(f"the body inflates to more than {limit_bytes} bytes", "send smaller parts")
     return raw
 
 
