@@ -52,12 +52,14 @@ def create_app(
     clock: Clock,
     *,
     pages: Sequence[BaseRoute] = (),
+    outer: Sequence[Middleware] = (),
     process: str = "",
 ) -> Starlette:
     """Compose the web app of ``instance``.
 
     ``pages`` are further routes (the console); the guard closes them to all but the operator. They find ``config``,
-    ``instance``, ``database`` and ``clock`` in ``request.app.state``. ``process`` names the heartbeat row; none without.
+    ``instance``, ``database`` and ``clock`` in ``request.app.state``. ``outer`` stands before the guard and sees every
+    request and answer; it must not let anybody in. ``process`` names the heartbeat row; none without.
     Raises Unhealthy where the keys of the home folder cannot be read.
     """
     threads = CapacityLimiter(THREADS)
@@ -77,13 +79,14 @@ def create_app(
     app = Starlette(
         routes=[*routes, *pages],
         middleware=[
+            *outer,
             Middleware(
                 Guard,
                 role=instance.role,
                 database=database,
                 access=ConsoleAccess.load(config.home, instance.name),
                 threads=threads,
-            )
+            ),
         ],
         exception_handlers={
             MidsourceError: problems.on_expected,
