@@ -11,7 +11,7 @@ import pytest
 from midsource.marketing import fields, importing, lists
 from midsource.marketing.importing import ImportResult, import_recipients
 from midsource.marketing.sample import write_sample
-from midsource.model.errors import Conflict, UserError
+from midsource.model.errors import Conflict, Failed, UserError
 from midsource.store.database import Database
 from midsource.testing.clock import ManualClock
 
@@ -219,6 +219,20 @@ def test_sample_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
         write_sample(tmp_path / name, 200, seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_rejects_that_cannot_be_written_are_one_sentence(
+    marketing_db: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    (tmp_path / "home").write_text("not a folder", encoding="utf-8")
+    (tmp_path / "p.csv").write_text("email\nnobody\n", encoding="utf-8")
+    with pytest.raises(Failed, match="cannot be written"):
+        import_recipients(marketing_db, tmp_path / "p.csv", home=tmp_path / "home", clock=clock)
+
+
+def test_folder_is_no_file(marketing_db: Database, clock: ManualClock, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a file"):
+        import_recipients(marketing_db, tmp_path, home=tmp_path, clock=clock)
 
 
 def test_missing_file_is_one_sentence(marketing_db: Database, clock: ManualClock, tmp_path: Path) -> None:

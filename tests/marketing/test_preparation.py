@@ -325,6 +325,29 @@ def test_nobody_left_is_a_failure_with_the_reasons(work: Work) -> None:
     assert (made.state, made.targeted, made.excluded, made.to_deliver) == (37, 2, 2, 0)
 
 
+def test_refusal_after_targeting_survives_a_cut(work: Work) -> None:
+    """The rows of the log and the verdict on them are one transaction: a cut right after it finds the verdict."""
+    work.bring("external_id,email\n1,\n")
+    number = work.create_text("Hello")
+
+    def cut_once_said() -> None:
+        if work.said:
+            raise Cancelled("the worker is stopping")
+
+    with pytest.raises(Cancelled):
+        work.prepare(number, cut_once_said)
+    with pytest.raises(PreparationFailed, match="nobody is left to deliver to"):
+        work.prepare(number)
+
+
+def test_header_of_ours_is_refused_before_anybody_is_targeted(work: Work) -> None:
+    work.bring("email\na@x.example\n")
+    number = work.create_text("Hello", '[headers]\nSubject = "twice"\n')
+    with pytest.raises(PreparationFailed, match="header Subject"):
+        work.prepare(number)
+    assert (work.get(number).state, work.get(number).targeted) == (DeliveryState.PREPARATION_FAILED, None)
+
+
 def test_corrected_delivery_is_prepared_again_and_replaces_everything(work: Work) -> None:
     work.bring_sample(100)
     number = work.create_text("{{ recipient.nothing }}")

@@ -79,6 +79,8 @@ def import_recipients(
 ) -> ImportResult:
     """Import ``path``. Raises UserError for a file or header that cannot be used; then nothing was changed."""
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a file", "give the path of a CSV file")
         source = path.open("rb", buffering=1 << 20)
     except OSError as exc:
         raise UserError(f"{path} cannot be read ({exc.strerror})", "give the path of a CSV file") from exc

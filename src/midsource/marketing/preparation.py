@@ -26,6 +26,7 @@ from psycopg.types.json import Jsonb
 
 from midsource.engine.work import SLICE_SECONDS, Context, JobKind, Report
 from midsource.mail.checks import Finding, Severity, check_content
+from midsource.mail.content import ContentError
 from midsource.mail.template import fields_used
 from midsource.marketing import deliveries, options, parts, targeting
 from midsource.marketing.brands import get_brand
@@ -43,7 +44,11 @@ SLICE_SHARE = 0.75
 """Part of a slice's time after which it ends by itself: the page in hand still has to be stored."""
 MAX_FINDINGS = 100
 """Findings kept with a delivery: an author corrects the first ones first."""
+SPOKEN_ERRORS = 10
+MAX_ERROR_CHARS = 2_000
+"""What a person reads at once; every finding is stored besides."""
 ASKED_NEXT = ("handover",)
+REMEDY = "correct it and prepare the delivery again"
 
 
 class PreparationFailed(Failed):
@@ -58,7 +63,7 @@ def prepare(context: Context) -> Report:
         delivery = deliveries.get(conn, context.subject)
     state = DeliveryState(delivery.state)
     if state is DeliveryState.PREPARATION_FAILED:
-        raise PreparationFailed(delivery.error, "correct it and prepare the delivery again")
+        raise PreparationFailed(delivery.error.removesuffix("."), REMEDY)
     if state is DeliveryState.EDITED:
         _check_and_target(context, delivery)
         return Report(more_after_seconds=0, note="target ready")
@@ -88,7 +93,6 @@ def _check_and_target(context: Context, delivery: Delivery) -> None:
         _fence(conn, delivery)
         chosen = targeting.target(conn, delivery, began)
         findings += _volume(delivery, chosen)
-        refused = any(finding.severity is Severity.ERROR for finding in findings)
         phases = add_phase([], "checks", began, checked - boot, 0)
         phases = add_phase(phases, "target", began, context.clock.boot_seconds() - checked, chosen.targeted)
         conn.execute(
@@ -98,18 +102,18 @@ def _check_and_target(context: Context, delivery: Delivery) -> None:
                 delivery.id,
             ),
         )  # fmt: skip
-        if not refused:
+        sentence = _fail(conn, delivery.id, findings)
+        if not sentence:
             deliveries.transition(conn, delivery.id, DeliveryEvent.TARGETED)
     context.say("info", f"{chosen.targeted} people targeted, {chosen.to_deliver} to deliver")
-    if refused:
-        with context.database.transaction() as conn:
-            delivery = deliveries.get(conn, delivery.id)
-        _refuse_errors(context, delivery, findings)
+    _raise(context, sentence)
 
 
 def _findings(conn: Connection, delivery: Delivery, now: datetime) -> list[Finding]:
     brand = get_brand(conn, delivery.brand)
     found = list(check_content(delivery.content, sender_domains=brand.sender_domains, fields=all_fields(conn)))
+    if not found or found[0].severity is not Severity.ERROR:
+        found = [*_compile_problems(delivery), *found]
     passed = checks.contact_date_passed(delivery.contact_at, delivery.validity_seconds, now)
     if passed:
         found.append(Finding(Severity.ERROR, "contact-date", passed))
@@ -123,6 +127,15 @@ def _findings(conn: Connection, delivery: Delivery, now: datetime) -> list[Findi
         for switch in targeting.switched_off(conn)
     ]
     return found
+
+
+def _compile_problems(delivery: Delivery) -> list[Finding]:
+    """Return what only compiling finds: a header of a name that is ours, parts that cannot be put together."""
+    try:
+        Trial(delivery)
+    except ContentError as exc:
+        return [Finding(Severity.ERROR, "template", f"{problem}.") for problem in exc.problems]
+    return []
 
 
 def _volume(delivery: Delivery, chosen: targeting.Targeted) -> list[Finding]:
@@ -236,21 +249,34 @@ def _fence(conn: Connection, delivery: Delivery) -> Delivery:
 
 def _refuse_errors(context: Context, delivery: Delivery, findings: list[Finding]) -> None:
     """Where there is an error: store all findings, move to *preparation failed*, raise PreparationFailed."""
+    if not any(finding.severity is Severity.ERROR for finding in findings):
+        return
+    with context.database.transaction() as conn:
+        _fence(conn, delivery)
+        sentence = _fail(conn, delivery.id, findings)
+    _raise(context, sentence)
+
+
+def _fail(conn: Connection, delivery_id: int, findings: list[Finding]) -> str:
+    """Where there is an error: store all findings, move to *preparation failed*, return the errors as text; else ""."""
     errors = [finding.sentence for finding in findings if finding.severity is Severity.ERROR]
     if not errors:
-        return
-    sentence = " ".join(errors[:10])
-    with context.database.transaction() as conn:
-        now = _fence(conn, delivery)
-        kept = {finding.sentence for finding in findings}
-        before = [finding for finding in now.findings if finding["sentence"] not in kept]
-        conn.execute(
-            "update delivery set findings = %s, error = %s where id = %s",
-            (Jsonb([*before, *_plain(findings)][:MAX_FINDINGS]), sentence[:2_000], delivery.id),
-        )
-        deliveries.transition(conn, delivery.id, DeliveryEvent.PREPARATION_ERROR)
-    context.say("error", sentence)
-    raise PreparationFailed(sentence.removesuffix("."), "correct it and prepare the delivery again")
+        return ""
+    sentence = " ".join(errors[:SPOKEN_ERRORS])[:MAX_ERROR_CHARS]
+    known = {finding.sentence for finding in findings}
+    before = [finding for finding in deliveries.get(conn, delivery_id).findings if finding["sentence"] not in known]
+    conn.execute(
+        "update delivery set findings = %s, error = %s where id = %s",
+        (Jsonb([*before, *_plain(findings)][:MAX_FINDINGS]), sentence, delivery_id),
+    )
+    deliveries.transition(conn, delivery_id, DeliveryEvent.PREPARATION_ERROR)
+    return sentence
+
+
+def _raise(context: Context, sentence: str) -> None:
+    if sentence:
+        context.say("error", sentence)
+        raise PreparationFailed(sentence.removesuffix("."), REMEDY)
 
 
 def add_phase(

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from midsource.model.errors import Failed
+
 MAX_LINES = 100_000
 """About 20 MB; whoever has more bad lines than that has the wrong file."""
 MAX_RAW_CHARS = 500
@@ -29,14 +31,20 @@ class RejectsFile:
         self._file: IO[str] | None = None
 
     def add(self, line: int, why: str, raw: str) -> None:
-        """Count a reject and write it."""
+        """Count a reject and write it. Raises Failed when the disk does not take it."""
         self.count += 1
         if self.count > MAX_LINES:
             return
-        if self._file is None:
-            self._file = self._open()
-            csv.writer(self._file).writerow(("line", "reason", "raw"))
-        csv.writer(self._file).writerow((line, why, _harmless(raw.rstrip("\r\n")[:MAX_RAW_CHARS])))
+        try:
+            if self._file is None:
+                self._file = self._open()
+                csv.writer(self._file).writerow(("line", "reason", "raw"))
+            csv.writer(self._file).writerow((line, why, _harmless(raw.rstrip("\r\n")[:MAX_RAW_CHARS])))
+        except OSError as exc:
+            raise Failed(
+                f"the rejects file {self._target} cannot be written ({exc.strerror})",
+                "free space there and import the file again; what is stored is found again and updated",
+            ) from exc
 
     def __enter__(self) -> RejectsFile:
         """Use as a context: closed at the end."""
