@@ -180,8 +180,9 @@ class _Link(asyncio.Protocol):
     # -- performing events
 
     def _take_transport(self, transport: asyncio.Transport) -> None:
-        # With no buffer allowed, "paused" says that bytes wait in this process: the final dot then waits too.
-        transport.set_write_buffer_limits(high=0)
+        # With no buffer allowed, "paused" says that bytes wait in this process: the final dot then waits too. TLS
+        # transports pause at *or* above the limit, zero would pause an empty buffer and nothing would resume it.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1, low=0)
         self._transport = transport
 
     def pump(self) -> None:
