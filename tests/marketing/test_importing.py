@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from midsource.marketing import fields, importing, lists
+from midsource.marketing import fields, importing, lists, rejects
 from midsource.marketing.importing import ImportResult, import_recipients
 from midsource.marketing.sample import write_sample
 from midsource.model.errors import Conflict, Failed, UserError
@@ -238,3 +238,10 @@ def test_folder_is_no_file(marketing_db: Database, clock: ManualClock, tmp_path:
 def test_missing_file_is_one_sentence(marketing_db: Database, clock: ManualClock, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         import_recipients(marketing_db, tmp_path / "none.csv", home=tmp_path, clock=clock)
+
+
+def test_rejects_file_is_bounded_and_says_how_many_more(bring: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rejects, "MAX_LINES", 3)
+    result = bring("email\n" + "nobody\n" * 10)
+    assert (result.rejected, len(reasons(result))) == (10, 4)
+    assert reasons(result)[-1] == ("", "and 7 more lines, not written")

@@ -12,7 +12,8 @@ import pytest
 
 from midsource.engine.work import Cancelled, Context, Report
 from midsource.marketing import deliveries, importing, options, parts, preparation
-from midsource.marketing.preparation import PreparationFailed, add_phase, prepare
+from midsource.marketing.phases import add_phase
+from midsource.marketing.preparation import PreparationFailed, prepare
 from midsource.marketing.sample import SampleFacts, write_sample, write_sample_delivery
 from midsource.model.delivery import DeliveryEvent, DeliveryState
 from midsource.model.errors import Conflict

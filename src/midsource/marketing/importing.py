@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
-from psycopg import sql
 
 from midsource.marketing import columns
 from midsource.marketing.csvfile import CsvFile, Record, Reject
 from midsource.marketing.fields import PARSERS, FieldProblem, Value, parse_boolean
 from midsource.marketing.lists import ensure_list
 from midsource.marketing.rejects import RejectsFile
+from midsource.marketing.staging import NO, YES, Row, Storing, copy_block
 from midsource.model.address import AddressProblem, EmailAddress
 from midsource.model.clock import Clock
 from midsource.model.errors import UserError
@@ -39,8 +39,6 @@ from midsource.store.database import Database
 
 CHUNK_ROWS = 5_000
 """Rows of one COPY and commit: about 1 MB, and well under a second even on a slow disk."""
-STORE_SECONDS = 120
-"""A chunk takes 0.1 s; this is for the disk that is busy with something else."""
 MAX_ADDRESS_CHARS = 1_000
 MAX_KEY_CHARS = 200
 MAX_NAME_CHARS = 500
@@ -48,8 +46,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 
 Progress: TypeAlias = Callable[[int, int, int], None]
 """``progress(bytes_read, bytes_total, rows)``, after each chunk."""
-Row: TypeAlias = tuple[str | None, ...]
-"""Cells of the staging table as text; the first is the key, never None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +87,7 @@ def import_recipients(
         with database.transaction() as conn:
             plan = columns.plan(conn, file.header, sample, create_fields=create_fields, ignore_unknown=ignore_unknown)
             members_of = ensure_list(conn, list_name) if list_name else None
-        storing = _Storing(database, plan, members_of)
+        storing = Storing(database, plan, members_of)
         reader = RowReader(plan)
         rows = 0
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="import") as thread:
@@ -179,7 +175,7 @@ class RowReader:
             domain,
             problem,
             *names,
-            _YES if opted_out else _NO,
+            YES if opted_out else NO,
             self._fields(cells),
         )
 
@@ -217,86 +213,3 @@ class RowReader:
             except FieldProblem as exc:
                 raise FieldProblem(f"{name}: {exc}") from exc
         return self._encode(values).decode()
-
-
-class _Storing:
-    """Stores chunks, one transaction each, and counts what became of their rows."""
-
-    def __init__(self, database: Database, plan: columns.Plan, members_of: int | None) -> None:
-        self.stored = 0
-        self.updated = 0
-        self._database = database
-        self._members_of = members_of
-        self._upsert = _upsert(plan, with_list=members_of is not None)
-
-    def store(self, block: bytes, lines: int) -> None:
-        """Store one chunk of so many lines of the file; durable when it returns."""
-        with self._database.transaction(statement_seconds=STORE_SECONDS) as conn:
-            conn.execute(_STAGING_TABLE)
-            with conn.cursor().copy(_COPY) as copy:
-                copy.write(block)
-            counted = conn.execute(self._upsert, {"list": self._members_of}).fetchone()
-        assert counted is not None
-        self.stored += counted[0]
-        self.updated += lines - counted[0]
-
-
-def copy_block(chunk: Sequence[Row]) -> bytes:
-    """Return the rows in the text format of COPY, one of each key: the last one, opted out if any of them is.
-
-    Made here and not by ``write_row``: one block is one call, so the storing thread seldom waits for the interpreter's lock.
-    """
-    unique: dict[str | None, Row] = {}
-    for row in chunk:  # ON CONFLICT refuses a key twice in one statement
-        before = unique.get(row[0])
-        unique[row[0]] = row if before is None or before[_FLAG] == _NO else (*row[:_FLAG], _YES, *row[_FLAG + 1 :])
-    lines = ["\t".join([_NULL if cell is None else cell for cell in row]) for row in unique.values()]
-    return ("\n".join(lines).replace("\\", "\\\\") + "\n").encode()
-
-
-_NULL, _YES, _NO = "\x01", "t", "f"  # no cell holds a control character: cleaned in texts, escaped in JSON
-_STAGED = (
-    "key", "external_id", "email", "email_key", "domain", "address_problem",
-    "first_name", "last_name", "language", "opted_out", "fields",
-)  # fmt: skip
-_FLAG = _STAGED.index("opted_out")
-_STAGING_TABLE = """
-create temp table if not exists import_row (
-    key text, external_id text, email text, email_key text, domain text, address_problem text,
-    first_name text, last_name text, language text, opted_out boolean, fields jsonb
-) on commit delete rows
-"""
-_COPY = sql.SQL("copy import_row ({}) from stdin with (null {})").format(
-    sql.SQL(", ").join(map(sql.Identifier, _STAGED)), sql.Literal(_NULL)
-)
-
-
-def _upsert(plan: columns.Plan, *, with_list: bool) -> sql.Composed:
-    """Build the one statement of a chunk: columns of the file replace, others keep; new people and known are counted."""
-    replaced = [name for name in ("first_name", "last_name", "language") if plan.position(name) is not None]
-    if plan.position("external_id") is not None:
-        replaced.append("external_id")
-    if plan.position("email") is not None:
-        replaced += ["email", "email_key", "domain", "address_problem"]
-    sets: list[sql.Composable] = [sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in replaced]
-    if plan.position("opted_out") is not None:
-        sets.append(sql.SQL("opted_out = r.opted_out or excluded.opted_out"))
-    if plan.own:
-        names = sql.Literal([name for name, _, _ in plan.own])
-        sets.append(sql.SQL("fields = (r.fields - {}::text[]) || excluded.fields").format(names))
-    sets.append(sql.SQL("modified_at = now()"))
-    member = sql.SQL(
-        ", member as (insert into list_member (list_id, recipient_id) select %(list)s, id from done on conflict do nothing)"
-    )
-    return sql.SQL(
-        "with done as (insert into recipient as r ({columns}) select {values} from import_row "
-        "on conflict (key) do update set {sets} returning r.id, (xmax = 0) as fresh){member} "
-        "select count(*) filter (where fresh), count(*) from done"
-    ).format(
-        columns=sql.SQL(", ").join(map(sql.Identifier, _STAGED)),
-        values=sql.SQL(", ").join(
-            sql.SQL("jsonb_strip_nulls(fields)") if name == "fields" else sql.Identifier(name) for name in _STAGED
-        ),
-        sets=sql.SQL(", ").join(sets),
-        member=member if with_list else sql.SQL(""),
-    )

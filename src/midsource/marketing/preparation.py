@@ -32,6 +32,7 @@ from midsource.marketing import deliveries, options, parts, targeting
 from midsource.marketing.brands import get_brand
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.fields import all_fields
+from midsource.marketing.phases import add_phase
 from midsource.marketing.trial import Trial
 from midsource.model.delivery import DeliveryEvent, DeliveryState
 from midsource.model.errors import Conflict, Failed
@@ -277,20 +278,6 @@ def _raise(context: Context, sentence: str) -> None:
     if sentence:
         context.say("error", sentence)
         raise PreparationFailed(sentence.removesuffix("."), REMEDY)
-
-
-def add_phase(
-    phases: list[dict[str, Any]], phase: str, started_at: datetime, seconds: float, rows: int
-) -> list[dict[str, Any]]:
-    """Return ``phases`` with this time added: a phase that went on in another slice is one entry."""
-    entry = {"phase": phase, "started_at": started_at.isoformat(), "seconds": round(seconds, 3), "rows": rows}
-    if phases and phases[-1]["phase"] == phase:
-        last = phases[-1]
-        entry |= {
-            "started_at": last["started_at"], "seconds": round(last["seconds"] + seconds, 3), "rows": last["rows"] + rows,
-        }  # fmt: skip
-        return [*phases[:-1], entry]
-    return [*phases, entry]
 
 
 def _plain(findings: list[Finding]) -> list[dict[str, Any]]:
