@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from midsource.mid import feed, ledger
-from midsource.mid.cursor import Cursor
+from midsource.mid.cursor import Cursor, Gone
 from midsource.mid.feed import Ask, Page
 from midsource.mid.ledger import OutcomeRecord
 from midsource.model.errors import UserError
@@ -169,7 +169,7 @@ def test_a_cursor_of_another_database_or_of_the_future_is_refused(mid_db: MidDat
     record(mid_db, mid_db.delivery(messages=1), 1)
     cursor = read(mid_db, Ask("logs")).cursor
     for wrong in (Cursor(uuid.uuid4(), 1), Cursor(cursor.generation, cursor.seq + 1)):
-        with pytest.raises(feed.Gone) as caught:
+        with pytest.raises(Gone) as caught:
             read(mid_db, Ask("logs", str(wrong)))
         assert caught.value.rewound.generation == str(cursor.generation)
         assert (caught.value.rewound.head_seq, caught.value.rewound.oldest_seq) == (2, 1)
@@ -177,7 +177,7 @@ def test_a_cursor_of_another_database_or_of_the_future_is_refused(mid_db: MidDat
 
 @pytest.mark.parametrize("text", ["x", "!!!!", "A" * 38, "é", "a" * 5_000])
 def test_what_is_no_cursor_is_the_callers_fault(mid_db: MidDatabase, text: str) -> None:
-    with pytest.raises((UserError, feed.Gone)):
+    with pytest.raises((UserError, Gone)):
         read(mid_db, Ask("logs", text))
 
 

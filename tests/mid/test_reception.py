@@ -10,7 +10,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from midsource.mid import counters, deliveries, reception
+from midsource.mid import counters, deliveries, orders, reception
 from midsource.model.errors import Conflict, MidsourceError, NotFound, UserError
 from midsource.model.ids import delivery_id
 from midsource.store.database import scalar
@@ -221,6 +221,16 @@ def test_finalise_says_what_is_here_and_what_is_missing(sender: Sender) -> None:
     assert sender.finalise(whole, 3) == answer
     with pytest.raises(Conflict, match="takes no more parts"):
         sender.put("4", lines([9]))
+
+
+def test_what_was_stopped_before_it_was_complete_is_never_ready(sender: Sender) -> None:
+    sender.put("1", lines([1]))
+    orders.command(sender.mid.database, sender.mid.account_id, sender.number, "stop", sender.mid.clock.now())
+    assert (sender.finalise(lines([1, 2]), 2).agreed, sender.finalise(lines([1, 2]), 2).state) == (False, 85)
+    with pytest.raises(Conflict, match="stopped before it was complete"):
+        sender.finalise(lines([1]), 1)
+    with pytest.raises(Conflict, match="stopped"):
+        sender.put("2", lines([2]))
 
 
 def test_the_same_announcement_is_answered_alike_and_another_only_before_parts(sender: Sender) -> None:

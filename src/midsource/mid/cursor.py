@@ -8,7 +8,8 @@ import struct
 import uuid
 from dataclasses import dataclass
 
-from midsource.model.errors import UserError
+from midsource.model.errors import Conflict, UserError
+from midsource.wire.schema import Rewound
 
 _CURSOR = struct.Struct(">16sqi")
 
@@ -37,3 +38,16 @@ class Cursor:
         if seq < 0 or row < 0:
             raise UserError(f"{text[:80]!r} is no cursor of a feed", "give back the cursor of the last page")
         return cls(uuid.UUID(bytes=generation), seq, row)
+
+
+class Gone(Conflict):
+    """The cursor is of another generation or beyond the end; ``rewound`` says where the feed stands."""
+
+    code = "MS-210"
+
+    def __init__(self, rewound: Rewound) -> None:
+        super().__init__(
+            "the cursor is not of this database: it was restored, cloned or made anew",
+            "read again from the oldest kept row",
+        )
+        self.rewound = rewound

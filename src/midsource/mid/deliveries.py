@@ -42,6 +42,7 @@ class Delivery:
     started_at: datetime | None
     finished_at: datetime | None
     valid_until: datetime | None
+    finalised_at: datetime | None
 
 
 def put_delivery(database: Database, account_id: int, spec: DeliverySpec, now: datetime) -> DeliveryAnswer:
@@ -75,7 +76,7 @@ def find(conn: Connection, account_id: int, delivery_id: int, *, lock: Literal["
     """Return the delivery, locked until the transaction ends if asked. Raises NotFound."""
     row = conn.execute(
         sql.SQL(
-            "select state, revision, spec::text, started_at, finished_at, valid_until from delivery "
+            "select state, revision, spec::text, started_at, finished_at, valid_until, finalised_at from delivery "
             "where account_id = %s and id = %s {}"
         ).format(sql.SQL(f"for {lock}" if lock else "")),
         (account_id, delivery_id),
@@ -97,7 +98,7 @@ def move(conn: Connection, delivery: Delivery, event: DeliveryEvent, now: dateti
     row = conn.execute(
         "update delivery set state = %s, revision = revision + 1, last_command = case when %s then %s else last_command end, "
         "started_at = coalesce(started_at, %s), valid_until = coalesce(valid_until, %s), finished_at = coalesce(finished_at, %s) "
-        "where account_id = %s and id = %s returning revision, started_at, finished_at, valid_until",
+        "where account_id = %s and id = %s returning revision, started_at, finished_at, valid_until, finalised_at",
         (
             state,
             event in ("start", "pause", "resume", "stop"),

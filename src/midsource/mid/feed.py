@@ -28,8 +28,8 @@ import msgspec
 from psycopg import sql
 
 from midsource.mid import counters
-from midsource.mid.cursor import Cursor
-from midsource.model.errors import Conflict, UserError
+from midsource.mid.cursor import Cursor, Gone
+from midsource.model.errors import UserError
 from midsource.store.database import Connection, Database, StatementTimeout, scalar
 from midsource.wire.schema import MAX_PAGE_BYTES, MAX_PAGE_ROWS, DeliveryRow, FeedHead, LogRow, Rewound
 
@@ -48,19 +48,6 @@ _TURN_LOCK = 0x6D69647372630011
 ENCODED_ROWS = 1_000
 """Rows turned into lines at once: at most about 3 MB, far less than a page."""
 _encoder = msgspec.json.Encoder()
-
-
-class Gone(Conflict):
-    """The cursor is of another generation or beyond the end; ``rewound`` says where the feed stands."""
-
-    code = "MS-210"
-
-    def __init__(self, rewound: Rewound) -> None:
-        super().__init__(
-            "the cursor is not of this database: it was restored, cloned or made anew",
-            "read again from the oldest kept row",
-        )
-        self.rewound = rewound
 
 
 @dataclass(frozen=True, slots=True)

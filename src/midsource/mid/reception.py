@@ -125,7 +125,7 @@ def finalise(database: Database, account_id: int, delivery_id: int, claim: Final
                 (found.messages, now, account_id, delivery_id),
             )
             delivery = deliveries.move(conn, delivery, DeliveryEvent.HANDED_OVER, now)
-        elif agreed and delivery.state is DeliveryState.STOPPED and not _was_finalised(conn, delivery):
+        elif agreed and delivery.finalised_at is None:
             raise Conflict(f"delivery {delivery_id} was stopped before it was complete", "prepare a new delivery")
         missing = () if agreed else found.missing
         return msgspec.structs.replace(found, agreed=agreed, missing=missing, state=int(delivery.state))
@@ -202,13 +202,7 @@ def _store(
             f"delivery {delivery_id} is {delivery.state.label} and takes no more parts",
             "prepare a new delivery for more",
         )
-    here = {
-        id_
-        for (id_,) in conn.execute(
-            "select id from message where account_id = %s and delivery_id = %s and id = any(%s)",
-            (account_id, delivery_id, [row.id for row in read.rows]),
-        )
-    }
+    here = _known(conn, delivery, read.rows)
     taken = [row for row in read.rows if row.id not in here]
     refused = [*read.refused, *(RefusedRow(id=id_, why="its id came in another part") for id_ in sorted(here))]
     _copy(conn, delivery, taken, now)
@@ -228,6 +222,14 @@ def _store(
         ),
     )
     return answer
+
+
+def _known(conn: Connection, delivery: Delivery, rows: Sequence[_Row]) -> set[int]:
+    found = conn.execute(
+        "select id from message where account_id = %s and delivery_id = %s and id = any(%s)",
+        (delivery.account_id, delivery.id, [row.id for row in rows]),
+    )
+    return {id_ for (id_,) in found}
 
 
 def _copy(conn: Connection, delivery: Delivery, taken: Sequence[_Row], now: datetime) -> None:
@@ -290,14 +292,4 @@ def _holdings(conn: Connection, delivery: Delivery, parts: int) -> FinaliseAnswe
         parts=len(present),
         state=int(delivery.state),
         missing=tuple(missing[:MAX_MISSING_NAMED]),
-    )
-
-
-def _was_finalised(conn: Connection, delivery: Delivery) -> bool:
-    return bool(
-        scalar(
-            conn,
-            "select finalised_at is not null from delivery where account_id = %s and id = %s",
-            (delivery.account_id, delivery.id),
-        )
     )

@@ -42,6 +42,13 @@ SWEEP_SECONDS = 5.0
 LATEST_LOOK_SECONDS = 1.0
 """/readyz asks the database at most this often: it is open to everybody."""
 
+_HANDLERS = {
+    MidsourceError: problems.on_expected,
+    HTTPException: problems.on_http,
+    ClientDisconnect: problems.on_disconnect,
+    Exception: problems.on_bug,
+}
+
 log = structlog.get_logger()
 
 
@@ -64,10 +71,8 @@ def create_app(
     """
     threads = CapacityLimiter(THREADS)
     waiters = FeedWaiters(database, threads)
-    turns: list[Callable[[], None]] = []
     executor = uuid.uuid4().hex
-    if process:
-        turns.append(partial(_beat, database, process, executor))
+    turns = [partial(_beat, database, process, executor)] if process else []
     routes: list[BaseRoute] = [
         Route("/healthz", _healthz),
         Route("/readyz", _Readiness(database, clock, threads)),
@@ -88,12 +93,7 @@ def create_app(
                 threads=threads,
             ),
         ],
-        exception_handlers={
-            MidsourceError: problems.on_expected,
-            HTTPException: problems.on_http,
-            ClientDisconnect: problems.on_disconnect,
-            Exception: problems.on_bug,
-        },
+        exception_handlers=_HANDLERS,
         lifespan=_lifespan(waiters, turns, partial(_leave, database, process, executor)),
     )
     app.state.config, app.state.instance, app.state.database, app.state.clock = config, instance, database, clock

@@ -26,7 +26,7 @@ from midsource import __version__
 from midsource.config import InstanceConfig
 from midsource.mid import deliveries, feed, orders, reception
 from midsource.mid.accounts import Account
-from midsource.mid.cursor import Cursor
+from midsource.mid.cursor import Cursor, Gone
 from midsource.model.clock import Clock
 from midsource.model.errors import NotFound, UserError
 from midsource.store import processes
@@ -176,7 +176,7 @@ class Link:
         while True:
             try:
                 page, body = await self._in_thread(partial(self._page, account_id, ask, encoding))
-            except feed.Gone as exc:
+            except Gone as exc:
                 return _json(exc.rewound, exc.http_status)
             left = deadline - loop.time()
             if page.head.rows or str(page.cursor) != (ask.after or str(page.cursor)) or left <= 0:
