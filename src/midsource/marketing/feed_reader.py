@@ -8,6 +8,7 @@ result. Once nothing runs any more one more page is read, which holds the last r
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -29,6 +30,8 @@ Activity = Literal["busy", "retrying", "idle"]
 MAX_PAGES = 100
 RECENT_EVERY_SECONDS = 10.0
 """How often backlog work makes way for what is new: today's results are never later than this plus one page."""
+GATHER_SECONDS = 1.0
+"""While a delivery runs, pages begin at least this far apart: a page of a second's results costs what one result costs."""
 SLOW_PERIOD_SECONDS = 30.0
 """Deliveries that only wait for their retries are looked at this often, or each retry period where that is shorter."""
 HALVINGS = 6
@@ -99,13 +102,16 @@ class FeedReader:
     def run(self) -> None:
         """Read pages until there is nothing more, or the slice is over."""
         self._tally.window_from.append(show(self._lanes.backlog.reached_at))
-        more, activity, answered = True, "idle", False
+        more, activity, answered, asked = True, "idle", False, 0.0
         while self._tally.pages < MAX_PAGES and self._context.clock.boot_seconds() < self._deadline:
             self._context.beat()
             # Looked at before the page: once nothing runs, one more page is read, which holds the last results.
             activity = activity_of(self._context, self._account)
             lane = self._next_lane()
             waits = lane.is_backlog and not more and activity == "busy"
+            if waits:
+                time.sleep(max(0.0, asked + GATHER_SECONDS - self._context.clock.boot_seconds()))
+            asked = self._context.clock.boot_seconds()
             page = self._page(lane, self._wait if waits else 0.0)
             if page is None:
                 continue

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from psycopg.types.json import Jsonb
 
-from midsource.engine.work import Context, Report
+from midsource.engine.work import Context, JobKind, Report
 from midsource.marketing import accounts, deliveries, link_journal, orders, upload
 from midsource.marketing.brands import get_brand
 from midsource.marketing.deliveries import Delivery
@@ -49,6 +49,9 @@ def hand_over(context: Context) -> Report:
         with context.database.transaction() as conn:
             conn.execute("update delivery set error = %s where id = %s", (str(exc), delivery.id))
         raise
+
+
+JOB = JobKind("handover", hand_over)
 
 
 def _nothing_to_do(delivery: Delivery) -> Report:

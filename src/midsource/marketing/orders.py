@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from midsource.engine import jobs
-from midsource.engine.work import Context, Report
+from midsource.engine.work import Context, JobKind, Report
 from midsource.marketing import accounts, deliveries, link_journal
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.link_journal import Method
@@ -94,6 +94,9 @@ def carry_order(context: Context) -> Report:
             raise
     _confirmed(context, delivery, verb, answer)
     return Report(rows_written=1, note=f"{verb} confirmed: {S(answer.state).label}")
+
+
+JOB = JobKind("order", carry_order)
 
 
 def _send(conn: Connection, delivery: Delivery, by: str, now: datetime) -> Ordered:

@@ -8,20 +8,19 @@ by the system's authorities, proxy variables of the environment are not read. An
 from __future__ import annotations
 
 import ssl
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx2
 import msgspec
-import zstandard
 
 from midsource.model.clock import Clock
 from midsource.model.errors import RemoteRefused
 from midsource.wire import failures
+from midsource.wire.encoding import BROKEN, inflate
 from midsource.wire.schema import (
     MAX_BODY_BYTES,
     MAX_PAGE_BYTES,
@@ -273,11 +272,11 @@ class MidClient:
         try:
             with self._http.stream(method, url, content=content, headers=headers, timeout=timeout) as response:
                 raw = self._read(response, self._clock.boot_seconds() + seconds, limit, seconds)
-                body = _inflate(raw, response.headers.get("content-encoding", ""), limit)
+                body = inflate(raw, response.headers.get("content-encoding", ""), limit)
                 answer = _Answer(response.status_code, response.headers, body)
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ssl.SSLError, OSError) as exc:
             raise failures.from_transport(exc, self.url, seconds) from exc
-        except (zstandard.ZstdError, zlib.error) as exc:
+        except BROKEN as exc:
             raise failures.cut(self.url, f"its answer is no valid compression: {exc}") from exc
         if 200 <= answer.status < 300 or answer.status in passing:
             return answer
@@ -297,22 +296,3 @@ class MidClient:
                 raise failures.timed_out(self.url, seconds)
             pieces.append(piece)
         return b"".join(pieces)
-
-
-def _inflate(raw: bytes, encoding: str, limit: int) -> bytes:
-    if encoding in ("", "identity") or not raw:
-        return raw
-    engine: Any
-    if encoding == "zstd":
-        with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=False) as reader:
-            body: bytes = reader.read(limit + 1)
-    elif encoding == "gzip":
-        engine = zlib.decompressobj(wbits=31)
-        body = engine.decompress(raw, limit + 1)
-        if not engine.eof and len(body) <= limit:
-            raise zlib.error("it ends early")
-    else:
-        raise RemoteRefused(f"the answer is encoded as {encoding[:40]!r}", "check that it is a mid of this version")
-    if len(body) > limit:
-        raise RemoteRefused(f"the answer inflates to more than {limit} bytes", "check that it is a mid of this version")
-    return body
