@@ -275,6 +275,25 @@ def test_a_part_that_commits_after_it_was_split_wins_over_its_children(halves: L
     handed_over(halves, delivery, 400)
 
 
+def test_a_stop_while_parts_are_on_their_way_ends_the_job_quietly(halves: LinkedHalves) -> None:
+    delivery = halves.prepared(2000, part_rows=100)
+    with FaultProxy(halves.port) as proxy:
+
+        def stop(seen: Seen) -> Fault:
+            if seen.path.endswith("/parts/7"):
+                with halves.marketing.transaction() as conn:
+                    orders.order(conn, delivery, "stop", "alice", halves.clock.now())
+                halves.link_to(f"http://127.0.0.1:{halves.port}")  # the proxy is busy with this very part
+                halves.run(orders.carry_order, delivery)
+            return Pass()
+
+        proxy.fault = stop
+        halves.link_to(proxy.url)
+        assert "stopped already" in halves.run(handover.hand_over, delivery).note
+    with halves.marketing.connection() as conn:
+        assert conn.execute("select state, error from delivery").fetchone() == (85, "")
+
+
 def test_a_wrong_key_ends_the_job_with_its_sentence_and_loses_nothing(halves: LinkedHalves) -> None:
     delivery = halves.prepared(100)
     halves.link_to(f"http://127.0.0.1:{halves.port}", key="wrong." + "x" * 43)

@@ -40,6 +40,13 @@ def carry(halves: LinkedHalves, delivery: int) -> Report:
     return orders.carry_order(halves.context(delivery))
 
 
+def states(halves: LinkedHalves, delivery: int) -> dict[int, int]:
+    """Count the log rows by state."""
+    with halves.marketing.connection() as conn:
+        found = conn.execute("select state, count(*) from broad_log where delivery_id = %s group by 1", (delivery,))
+        return dict(found.fetchall())
+
+
 @pytest.fixture
 def ready(halves: LinkedHalves) -> int:
     delivery = halves.prepared(300, part_rows=100)
@@ -178,6 +185,23 @@ def test_a_stop_of_a_delivery_the_mid_never_heard_of_is_confirmed(halves: Linked
     order(halves, delivery, "stop")
     halves.run(orders.carry_order, delivery)
     assert not seen(halves, delivery).is_unconfirmed
+    assert states(halves, delivery) == {7: 10}
+    assert halves.totals_agree(delivery)
+
+
+def test_a_stop_in_the_middle_of_the_hand_over_leaves_nobody_pending(halves: LinkedHalves) -> None:
+    delivery = halves.prepared(600, part_rows=100, excluded=4)
+    with FaultProxy(halves.port, lambda seen: CutAnswer(0) if seen.path.endswith("/parts/5") else Pass()) as proxy:
+        halves.link_to(proxy.url)
+        handover.hand_over(halves.context(delivery))
+        with halves.marketing.connection() as conn:
+            assert scalar(conn, "select count(*) from upload_part where state <> 'acknowledged'") > 0
+        order(halves, delivery, "stop")
+        halves.run(orders.carry_order, delivery)
+        assert halves.run(handover.hand_over, delivery).note.endswith("is stopped already")
+        halves.run(lambda context: sync.pull(context, "logs"))
+    assert states(halves, delivery) == {0: 4, 7: 600}
+    assert halves.totals_agree(delivery)
 
 
 def test_a_wrong_key_ends_the_order_with_its_sentence(halves: LinkedHalves, ready: int) -> None:

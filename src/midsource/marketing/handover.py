@@ -24,7 +24,7 @@ from midsource.marketing.deliveries import Delivery
 from midsource.marketing.link_journal import Method
 from midsource.marketing.uploads import Uploads
 from midsource.model.delivery import DeliveryEvent, DeliveryState
-from midsource.model.errors import Failed, MidsourceError, RemoteRefused
+from midsource.model.errors import Conflict, Failed, MidsourceError, RemoteRefused
 from midsource.policy import parts
 from midsource.store.database import scalar
 from midsource.wire.client import MidClient
@@ -45,8 +45,11 @@ def hand_over(context: Context) -> Report:
     try:
         with accounts.open_client(context.database, context.home, delivery.account, context.clock) as client:
             return _HandOver(context, client, delivery).run()
-    except (RemoteRefused, Failed) as exc:
+    except (RemoteRefused, Failed, Conflict) as exc:
         with context.database.transaction() as conn:
+            now = deliveries.get(conn, delivery.id, lock=True)
+            if now.state != DeliveryState.MESSAGE_FINALISED:  # stopped while parts were on their way
+                return _nothing_to_do(now)
             conn.execute("update delivery set error = %s where id = %s", (str(exc), delivery.id))
         raise
 

@@ -22,6 +22,7 @@ from midsource.marketing.deliveries import Delivery
 from midsource.marketing.link_journal import Method
 from midsource.model.delivery import DeliveryEvent, DeliveryState, states_accepting
 from midsource.model.errors import Conflict, RemoteRefused, UserError
+from midsource.model.message import MessageState
 from midsource.policy.parts import pause_seconds
 from midsource.store.database import Connection
 from midsource.wire.failures import LinkFailure
@@ -30,6 +31,8 @@ from midsource.wire.schema import CommandAnswer
 S = DeliveryState
 E = DeliveryEvent
 VERBS = {"start": E.START, "pause": E.PAUSE, "resume": E.RESUME, "stop": E.STOP}
+CANCEL_ROWS = 20_000
+"""Log rows cancelled in one transaction: a fraction of a second."""
 LOOK_AGAIN_SECONDS = 60.0
 """A start that waits for its contact date looks at least this often: the date or the order may change."""
 FOLLOWERS = ("defaultMidSourcingDlv", "defaultMidSourcingLog")
@@ -92,6 +95,8 @@ def carry_order(context: Context) -> Report:
             with context.database.transaction() as conn:
                 conn.execute("update delivery set error = %s where id = %s", (str(exc), delivery.id))
             raise
+    if verb == "stop":
+        _cancel_unsent(context, delivery)
     _confirmed(context, delivery, verb, answer)
     return Report(rows_written=1, note=f"{verb} confirmed: {S(answer.state).label}")
 
@@ -120,7 +125,7 @@ def _give_up(conn: Connection, delivery: Delivery, by: str, now: datetime) -> Or
     """Stop a delivery that does not run: here at once, on the mid as soon as it answers (it may hold parts)."""
     state = deliveries.transition(conn, delivery.id, E.STOP)
     conn.execute("update delivery set confirmed_at = null, finished_at = %s where id = %s", (now, delivery.id))
-    if delivery.state < S.MESSAGE_FINALISED:
+    if delivery.targeted is None:  # nobody was targeted, so neither side has a row
         return Ordered("stop", "", state)
     return Ordered("stop", _store(conn, delivery.id, "stop", by, now), state)
 
@@ -162,6 +167,37 @@ def _confirmed(context: Context, delivery: Delivery, verb: str, answer: CommandA
         if verb in ("start", "resume"):
             conn.execute("update workflow set next_at = least(next_at, now()) where name = any(%s)", (list(FOLLOWERS),))
     context.say("info", f"{Method.COMMAND} {verb}: confirmed, the delivery is {S(answer.state).label}")
+
+
+def _cancel_unsent(context: Context, delivery: Delivery) -> None:
+    """Cancel the log rows that the mid never took; what it took comes back through the logs feed as it ends there."""
+    for first in range(1, (delivery.targeted or 0) + 1, CANCEL_ROWS):
+        context.beat()
+        with context.database.transaction() as conn:
+            conn.execute(
+                """
+                with changed as (
+                    update broad_log b set state = %(cancelled)s, event_at = clock_timestamp()
+                    where b.delivery_id = %(id)s and b.id between %(first)s and %(last)s and b.state = %(pending)s
+                        and not exists (select 1 from upload_part p where p.delivery_id = b.delivery_id
+                            and p.state = 'acknowledged' and b.id between p.first_id and p.last_id)
+                    returning b.domain, b.reason
+                ), moves as (
+                    select domain, reason, unnest(array[%(pending)s, %(cancelled)s]) as state,
+                        unnest(array[-count(*), count(*)]) as n from changed group by 1, 2
+                )
+                insert into broad_log_total as t (delivery_id, domain, state, reason, n)
+                select %(id)s, domain, state, reason, n from moves
+                on conflict (delivery_id, domain, state, reason) do update set n = t.n + excluded.n
+                """,
+                {
+                    "id": delivery.id,
+                    "first": first,
+                    "last": first + CANCEL_ROWS - 1,
+                    "pending": int(MessageState.PENDING),
+                    "cancelled": int(MessageState.CANCELLED),
+                },
+            )
 
 
 def _withdrawn(context: Context, delivery: Delivery) -> Report:
