@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from psycopg import sql
 
 from midsource.mid import counters, ledger
 from midsource.mid.ledger import OutcomeRecord
@@ -254,3 +255,16 @@ def test_writers_of_the_same_messages_in_any_order_never_deadlock(mid_db: MidDat
         assert scalar(conn, "select sum(revision - 1) from message") == applied[True]
         assert scalar(conn, "select count(*) from outcome where not evidence") == applied[True]
         assert scalar(conn, "select count(*) from outcome where evidence") == applied[False]
+
+
+def test_a_batch_reads_its_own_messages_and_not_the_whole_delivery(mid_db: MidDatabase) -> None:
+    """A delivery just received has no statistics; the plan must not depend on them."""
+    delivery = mid_db.delivery(messages=100_000)
+    records = [OutcomeRecord(delivery, n, E.ACCEPTED, mid_db.clock.now()) for n in range(50_001, 52_001)]
+    params = {"account": mid_db.account_id, "day": mid_db.clock.now().date(), "records": ledger._encode(records)}
+    with mid_db.database.transaction() as conn:
+        conn.execute("select ensure_day('outcome', %s)", (params["day"],))
+        plan = [line for (line,) in conn.execute(sql.SQL("explain ") + ledger._RECORD, params)]
+    scans = [line.strip(" ->") for line in plan if "Scan" in line and " on message_" in line]
+    assert len(scans) >= 2
+    assert all(scan.startswith("Index Scan using message_") for scan in scans), scans

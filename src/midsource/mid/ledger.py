@@ -86,8 +86,9 @@ def record_outcomes(
     """
     day = now.astimezone(UTC).date()
     chunks = list(_chunks(outcomes))
-    if chunks:
-        conn.execute("select ensure_day('outcome', %s)", (day,))
+    if not chunks:
+        return RecordResult(())
+    conn.execute("select ensure_day('outcome', %s)", (day,))
     if len(chunks) > 1:
         _lock(conn, account_id, outcomes)
     rows: list[Recorded | None] = []
@@ -138,7 +139,6 @@ def _record_chunk(
         "account": account_id,
         "day": day,
         "records": _encode(chunk),
-        "deliveries": list({record.delivery_id for record in chunk}),
     }
     for n, old, new, attempts, revision, changed in conn.execute(_RECORD, params, binary=True):
         record = chunk[n - 1]
@@ -185,8 +185,9 @@ _MOVES = sql.SQL(", ").join(
     for event, new in moves.items()
 )
 
-# LATERAL with a lock inside is never flattened, so each message costs one descent of the primary key, in key order, and
-# no plan can choose to scan the ledger; `any(deliveries)` prunes the partitions of the update at planning.
+# Each message costs two descents of the primary key, however large its delivery. LATERAL with a lock inside is never
+# flattened; and the update joins by columns only, the account too: given a constant, the planner takes the million rows
+# of a delivery just received (no statistics yet) for ten and reads them all for every batch.
 _RECORD = sql.SQL("""
 with move (old_state, event, new_state) as (values {moves}),
 input as (
@@ -196,7 +197,7 @@ input as (
         delivery_id, id, event, event_at, reason, reply, stage, message_id, process, counts_attempt, n)
 ),
 judged as (
-    select i.n, i.delivery_id, i.id, m.domain, m.state as old_state, coalesce(move.new_state, m.state) as new_state,
+    select i.n, m.account_id, i.delivery_id, i.id, m.domain, m.state as old_state, coalesce(move.new_state, m.state) as new_state,
            move.new_state is not null as changed, i.event_at, i.reason, i.stage, i.process,
            (m.attempts + (i.counts_attempt and move.new_state is not null)::int)::smallint as attempts,
            m.revision + (move.new_state is not null)::int as revision,
@@ -205,7 +206,7 @@ judged as (
            coalesce(nullif(i.message_id, ''), m.message_id) as message_id
     from (select * from input order by delivery_id, id) i
     cross join lateral (
-        select domain, state, attempts, revision, first_try_at, message.reply, message.message_id from message
+        select account_id, domain, state, attempts, revision, first_try_at, message.reply, message.message_id from message
         where account_id = %(account)s and delivery_id = i.delivery_id and message.id = i.id for no key update) m
     left join move on move.old_state = m.state and move.event = i.event
 ),
@@ -214,8 +215,7 @@ updated as (
     set state = j.new_state, reason = j.reason, attempts = j.attempts, revision = j.revision,
         first_try_at = j.first_try_at, event_at = j.event_at, reply = j.reply, message_id = j.message_id
     from judged j
-    where j.changed and m.account_id = %(account)s and m.delivery_id = any(%(deliveries)s)
-      and m.delivery_id = j.delivery_id and m.id = j.id
+    where j.changed and m.account_id = j.account_id and m.delivery_id = j.delivery_id and m.id = j.id
     returning m.delivery_id, m.domain, j.old_state, m.state
 ),
 tally as (
