@@ -1,0 +1,295 @@
+"""The reference pages, written from the code itself: commands, options, configuration, errors, states.
+
+    python -m midsource.cli.reference docs/reference
+
+Each page is a pure function of what is imported; ``main`` writes them all. A test compares them with the committed
+files, so a command, an option, a key, an error or a state cannot be added without its line in the reference.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import io
+import pkgutil
+import re
+import sys
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import typer
+
+import midsource
+from midsource.cli import main as command_line
+from midsource.config import InstanceConfig, PostgresConfig, SandboxConfig
+from midsource.marketing.options import BOUNDS
+from midsource.model import delivery, message, workflow
+from midsource.model.errors import MidsourceError
+from midsource.model.options import MARKETING_OPTIONS
+
+HEAD = "<!-- Written by `make docs` from the code. Change the code, not this file. -->\n\n"
+EXIT_CODES = (
+    "`midsource COMMAND --help` says the same. Exit codes: 0 fine, 1 the thing failed, 2 wrong use, 3 something is "
+    "unhealthy, 130 interrupted.\n"
+)
+FILE_RULES = (
+    "The file stands in the home folder. An environment variable wins over the file. Unknown keys are refused, and all "
+    "problems are reported at once: `midsource config check`. `midsource config show --origin` says where each value "
+    "in force comes from. Secrets are never here: they are files in `keys/`.\n"
+)
+LEFT_OUT = ("midsource.testing", "midsource.store.migrations", "midsource.__main__")
+"""Modules that hold no error of the product, or that run when they are imported."""
+
+
+def cli_page() -> str:
+    """Return every command with its arguments and options."""
+    top = typer.main.get_command(command_line.app)
+    parts = [
+        "# Commands\n",
+        EXIT_CODES,
+        "## Options of every command\n",
+        "They may stand anywhere before `--`.\n",
+        _parameters(top.params),
+    ]
+    for words, command in commands():
+        if getattr(command, "commands", None) is None:
+            parts += [f"## midsource {words}\n", _command(words, command)]
+    return _page(parts)
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Yield (words, command) for every group and command an operator may call, in the order of the help."""
+    for name, (module, _) in command_line.GROUPS.items():
+        if name not in command_line.HIDDEN:
+            found: Any = typer.main.get_command(importlib.import_module(f"midsource.cli.{module}").app)
+            yield from _below(name, getattr(found, "commands", {}).get(name, found))
+
+
+def _below(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield words, command
+    for name, child in (getattr(command, "commands", None) or {}).items():
+        yield from _below(f"{words} {name}", child)
+
+
+def _command(words: str, command: Any) -> str:
+    arguments = [_placeholder(p) for p in command.params if p.param_type_name == "argument"]
+    has_options = any(p.param_type_name == "option" for p in command.params)
+    usage = " ".join(["midsource", words, *(["[OPTIONS]"] if has_options else []), *arguments])
+    help_text = " ".join((command.help or "").split("\f", maxsplit=1)[0].split())
+    return "\n".join([help_text, "", f"    {usage}", "", _parameters(command.params)])
+
+
+def _parameters(params: list[Any]) -> str:
+    rows = [(f"`{_spelling(p)}`", _meaning(p)) for p in params if not getattr(p, "hidden", False) and p.name != "help"]
+    return table(("argument or option", "meaning"), rows) if rows else ""
+
+
+def _spelling(param: Any) -> str:
+    if param.param_type_name == "argument":
+        return _placeholder(param)
+    names = ", ".join([*param.opts, *param.secondary_opts])
+    return names if param.is_flag else f"{names} {param.metavar or param.name.upper()}"
+
+
+def _placeholder(param: Any) -> str:
+    name = param.metavar or param.name.upper()
+    name = f"{name}…" if param.nargs != 1 else name
+    return name if param.required else f"[{name}]"
+
+
+def _meaning(param: Any) -> str:
+    words = [" ".join((param.help or "").split())]
+    least, most = getattr(param, "min", None), getattr(param, "max", None)
+    if least is not None and most is not None:
+        words.append(f"From {least} to {most}.")
+    elif least is not None:
+        words.append(f"At least {least}.")
+    if param.required:
+        words.append("Required.")
+    elif param.default not in (None, "", False, 0):
+        words.append(f"Default: {param.default}.")
+    return " ".join(word for word in words if word)
+
+
+def options_page() -> str:
+    """Return every option with default, unit, bounds and meaning."""
+    rows = [
+        (f"`{o.name}`", f"`{o.default}`" if o.default else "none", o.unit, _bounds(o.name), o.description)
+        for o in MARKETING_OPTIONS
+    ]
+    return (
+        f"{HEAD}# Options\n\n`midsource option list`, `option get NAME`, `option set NAME VALUE`, on a marketing instance. "
+        "A delay is written with its unit (`3600s`, `90min`, `36h`, `5d`); without one it is refused. Names that end in "
+        "`<account>` exist once for each external account and are *pointers*: see "
+        "[the operator guide](../operator-guide.md#options-and-pointers).\n\n"
+        + table(("name", "default", "unit", "bounds", "meaning"), rows)
+    )
+
+
+def _bounds(name: str) -> str:
+    return f"{BOUNDS[name][0]} to {BOUNDS[name][1]}" if name in BOUNDS else ""
+
+
+def config_page() -> str:
+    """Return every key of ``midsource.toml`` with its environment variable and meaning."""
+    parts = [
+        "# Configuration: `midsource.toml`\n",
+        FILE_RULES,
+        "`MIDSOURCE_HOME` names the home folder (default `./.midsource`).\n",
+    ]
+    for title, prefix, kind in (
+        ("[postgres]", "POSTGRES", PostgresConfig),
+        ("[sandbox]", "SANDBOX", SandboxConfig),
+        ("[instances.NAME]", "NAME", InstanceConfig),
+    ):
+        rows = [
+            (f"`{key}`", f"`MIDSOURCE_{prefix}_{key.upper()}`", said or f"Required: {_values(kind, key)}")
+            for key, said in comments(kind)
+            if key != "name"  # the title of the section
+        ]
+        parts += [f"## `{title}`\n", " ".join((kind.__doc__ or "").split()) + "\n"]
+        parts.append(table(("key", "environment", "meaning"), rows))
+    return _page(parts)
+
+
+def _values(kind: type, key: str) -> str:
+    return " or ".join(map(str, get_args(get_type_hints(kind)[key])))
+
+
+def comments(kind: type) -> list[tuple[str, str]]:
+    """Return (field, trailing comment) of a class's annotated fields, as its source has them."""
+    source = inspect.getsource(kind)
+    said: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            said[token.start[0]] = token.string.lstrip("# ")
+    body = ast.parse(source).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = []
+    for node in body.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            found.append((node.target.id, " ".join(said[line] for line in lines if line in said)))
+    return found
+
+
+def errors_page() -> str:
+    """Return every error class with its code, exit code, HTTP status and docstring."""
+    rows = [
+        (f"`{kind.code}`", f"`{kind.__name__}`", str(kind.exit_code), str(kind.http_status), first_sentences(kind))
+        for kind in error_classes()
+    ]
+    return (
+        f"{HEAD}# Errors\n\nEvery failure is one sentence (cause, then remedy) and a code in brackets. The exit code is the "
+        "command's, the HTTP status the web process's. `MS-900` is a bug of midsource: repeat with `--debug` and report "
+        "it. `MS-130` is also printed when you interrupt a command.\n\n"
+        + table(("code", "name", "exit", "HTTP", "meaning"), rows)
+    )
+
+
+def error_classes() -> list[type[MidsourceError]]:
+    """Import the product and return every error class that has a code of its own, by code and name."""
+    for module in pkgutil.walk_packages(midsource.__path__, "midsource.", onerror=lambda _: None):
+        if not module.name.startswith(LEFT_OUT):
+            importlib.import_module(module.name)
+    found: set[type[MidsourceError]] = set()
+    queue: list[type[MidsourceError]] = [MidsourceError]
+    while queue:
+        kind = queue.pop()
+        queue += kind.__subclasses__()
+        if kind.__module__.startswith("midsource.") and not kind.__module__.startswith(LEFT_OUT):
+            found.add(kind)
+    return sorted(found, key=lambda kind: (kind.code, kind.__name__))
+
+
+def first_sentences(kind: type) -> str:
+    """Return the class docstring on one line."""
+    return " ".join((kind.__doc__ or "").split()).replace("``", "`")
+
+
+def states_page() -> str:
+    """Return states and transitions of deliveries, messages and technical workflows, with a picture of each."""
+    parts = [
+        "# States\n",
+        "Numbers are the field's. *Failed* of a technical workflow is a flag beside its state.\n",
+        _machine("Delivery", delivery.DeliveryState, delivery.TRANSITIONS),
+        _machine("Message", message.MessageState, message.TRANSITIONS),
+        _machine("Technical workflow", workflow.WorkflowState, workflow.TRANSITIONS),
+        "## Reasons of a message\n",
+        "One list for exclusions and failures.\n",
+        table(("number", "reason"), [(str(int(r)), r.label) for r in message.Reason if r.label]),
+    ]
+    return _page(parts)
+
+
+def _machine(title: str, states: Any, transitions: Mapping[Any, Mapping[Any, Any]]) -> str:
+    picture = ["```mermaid", "stateDiagram-v2"]
+    picture += [f'    state "{_label(s)} ({int(s)})" as {s.name}' for s in states]
+    for state in states:
+        arrows: dict[Any, list[str]] = {}
+        for event, target in transitions[state].items():
+            arrows.setdefault(target, []).append(_event(event))
+        picture += [f"    {state.name} --> {target.name}: {', '.join(on)}" for target, on in arrows.items()]
+        picture += [] if transitions[state] else [f"    {state.name} --> [*]"]
+    picture.append("```")
+    rows = [[str(int(state)), _label(state), _moves(transitions[state]), _said(states, state)] for state in states]
+    columns = ["number", "state", "moves by", "meaning"]
+    if not any(row[3] for row in rows):
+        columns, rows = columns[:3], [row[:3] for row in rows]
+    return "\n".join([f"## {title}\n", *picture, "", table(columns, rows)])
+
+
+def _moves(moves: Mapping[Any, Any]) -> str:
+    return "; ".join(f"{_event(event)} → {_label(target)}" for event, target in moves.items()) or "nothing: final"
+
+
+def _label(state: IntEnum) -> str:
+    return str(getattr(state, "label", state.name))
+
+
+def _event(event: Enum) -> str:
+    return str(event.value).replace("_", " ")
+
+
+def _said(states: type, state: IntEnum) -> str:
+    """Return the comment beside a state in its enumeration."""
+    for line in inspect.getsource(states).splitlines():
+        name, _, rest = line.strip().partition(" = ")
+        if name == state.name:
+            return rest.partition("# ")[2]
+    return ""
+
+
+def _page(parts: list[str]) -> str:
+    return re.sub(r"\n{3,}", "\n\n", HEAD + "\n".join(parts)).rstrip("\n") + "\n"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; a bar inside a cell is escaped."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "options.md": options_page,
+    "config.md": config_page,
+    "errors.md": errors_page,
+    "states.md": states_page,
+}
+
+
+def main(folder: Path) -> None:
+    """Write every page into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
