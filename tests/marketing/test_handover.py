@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from midsource.engine.work import Cancelled
-from midsource.marketing import accounts, handover, orders, upload
+from midsource.marketing import accounts, handover, link_journal, orders, upload
 from midsource.model.errors import MidsourceError, RemoteRefused
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
@@ -153,6 +153,17 @@ def test_a_failure_is_told_in_the_words_operators_search_for(halves: LinkedHalve
         ).fetchall()
     assert stored[0] == (accounts.DEFAULT_NAME, delivery, "AppendDeliveryPart", 408, 1)
     handed_over(halves, delivery, 1000)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rows", "words"),
+    [
+        (8.2, 500, "next with 500 rows in 8 s"), (0.0, 2500, "next with 2500 rows in 0 s"), (0.75, None, "next in 0.8 s"),
+        (0.97, None, "next in 1 s"), (60.0, None, "next in 60 s"),
+    ],
+)  # fmt: skip
+def test_the_next_step_is_told(seconds: float, rows: int | None, words: str) -> None:
+    assert link_journal.in_seconds(seconds, rows) == words
 
 
 def test_a_part_whose_answer_was_lost_is_not_split(halves: LinkedHalves) -> None:

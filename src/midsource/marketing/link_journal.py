@@ -45,7 +45,7 @@ def sentence(method: Method, subject: str, error: MidsourceError, attempt: int, 
 
 def in_seconds(seconds: float, rows: int | None = None) -> str:
     """Compose the next step: 'next with 500 rows in 8 s'."""
-    pause = f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else f"{seconds:.1f} s"
+    pause = f"{seconds:.1f} s" if 0 < seconds < 0.95 else f"{seconds:.0f} s"
     return f"next with {rows} rows in {pause}" if rows is not None else f"next in {pause}"
 
 
