@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from midsource.net.resolver import StaticRoute
 from midsource.testing.field import Field
 
 SENT, FAILED, PENDING, CANCELLED, DEFERRED, UNCERTAIN = 1, 2, 6, 7, 61, 62
+RETRY, PAUSED, FINISHED = 62, 75, 95
 
 
 @pytest.fixture
@@ -20,6 +24,13 @@ def a_field(tmp_path: Path, mid_template: str, make_database: Callable[..., str]
 
 def people(count: int, *domains: str) -> list[str]:
     return [f"person{n}@{domains[n % len(domains)]}" for n in range(1, count + 1)]
+
+
+def replies(made: Field, delivery: int) -> list[tuple[int, int, int, str]]:
+    with made.database.connection() as conn:
+        return conn.execute(
+            "select state, reason, attempts, reply from message where delivery_id = %s order by id", (delivery,)
+        ).fetchall()
 
 
 def test_everything_is_sent_once_and_the_delivery_finishes(a_field: Field) -> None:
@@ -33,3 +44,193 @@ def test_everything_is_sent_once_and_the_delivery_finishes(a_field: Field) -> No
     assert set(truth.values()) == {1}
     assert a_field.end(process) == 0
     assert list((a_field.home / "journal" / "mid1").iterdir()) == [], "a settled journal leaves nothing behind"
+
+
+def test_greylisted_messages_are_deferred_and_then_sent(a_field: Field) -> None:
+    a_field.sandbox()
+    a_field.mta()
+    delivery = a_field.deliver(people(40, "greylist.example", "free.example"), retry_period_seconds=4)
+    a_field.wait_until(lambda: a_field.ledger(delivery).get(DEFERRED) == 20)
+    a_field.wait_finished(delivery)
+    assert a_field.ledger(delivery) == {SENT: 40}
+    assert sorted({attempts for _, _, attempts, _ in replies(a_field, delivery)}) == [1, 2]
+
+
+def test_retries_end(a_field: Field) -> None:
+    a_field.sandbox()
+    a_field.mta()
+    delivery = a_field.deliver(people(3, "greylist.example"), retry_period_seconds=1, retry_count=1)
+    a_field.wait_finished(delivery)
+    found = replies(a_field, delivery)
+    assert {(state, attempts) for state, _, attempts, _ in found} == {(FAILED, 2)}
+    assert all(reply.startswith("451 4.7.1") for _, _, _, reply in found), "the last answer stands"
+
+
+def test_permanent_refusals_fail_with_reply_and_reason(a_field: Field) -> None:
+    a_field.sandbox()
+    a_field.mta()
+    delivery = a_field.deliver(people(20, "nobody.example"))
+    a_field.wait_finished(delivery)
+    found = replies(a_field, delivery)
+    assert {(state, reason, attempts) for state, reason, attempts, _ in found} == {(FAILED, 1, 1)}
+    assert all(reply.startswith("550 5.1.1") for *_, reply in found)
+
+
+def test_a_connection_dropped_after_the_dot_leaves_exactly_that_message_uncertain(a_field: Field) -> None:
+    """What was only announced on that connection is put off: nothing of its body was under way."""
+    a_field.sandbox()
+    a_field.mta()
+    delivery = a_field.deliver(people(200, "drop.example"), retry_period_seconds=1, retry_count=50)
+    a_field.wait_finished(delivery)
+    uncertain = a_field.ids(delivery, UNCERTAIN)
+    assert uncertain
+    assert a_field.ids(delivery, SENT) == set(range(1, 201)) - uncertain
+    assert uncertain == a_field.unanswered(delivery)
+    truth = a_field.truth(delivery)
+    assert set(truth) == set(range(1, 201)), "the sink kept them all, so each of the uncertain ones is a fact"
+    assert set(truth.values()) == {1}, "on hold, nothing is sent twice"
+
+
+def test_policy_resend_sends_uncertain_messages_again_and_names_them(a_field: Field) -> None:
+    a_field.sandbox()
+    a_field.mta()
+    addresses = people(60, "drop.example")
+    delivery = a_field.deliver(addresses, uncertain_policy="resend", retry_period_seconds=1, retry_count=20)
+    a_field.wait_finished(delivery)
+    assert a_field.ledger(delivery) == {SENT: 60}
+    twice = {id_ for id_, copies in a_field.truth(delivery).items() if copies > 1}
+    with a_field.database.connection() as conn:
+        named = conn.execute(
+            "select distinct id from outcome where delivery_id = %s and new_state = %s", (delivery, UNCERTAIN)
+        ).fetchall()
+    assert twice
+    assert twice == {id_ for (id_,) in named}
+
+
+def test_a_message_that_cannot_be_rendered_fails_alone_and_blames_nobody(a_field: Field) -> None:
+    a_field.sandbox()
+    a_field.mta()
+    delivery = a_field.deliver(people(10, "gmail.example"), subject="{{ 7 // (recipient.name|length - 8) }}")
+    a_field.wait_finished(delivery)
+    found = replies(a_field, delivery)
+    assert [(state, reason) for state, reason, _, _ in found] == [(FAILED, 200)] * 9 + [(SENT, 0)]
+    assert "subject" in found[0][3]
+
+
+def test_an_expired_delivery_is_cancelled_and_not_sent(a_field: Field) -> None:
+    a_field.sandbox()
+    delivery = a_field.deliver(people(10, "gmail.example"))
+    with a_field.database.connection() as conn:
+        conn.execute("update delivery set valid_until = now() - interval '1 s'")
+    a_field.mta()
+    a_field.wait_finished(delivery)
+    assert a_field.ledger(delivery) == {CANCELLED: 10}
+    assert not a_field.truth(delivery)
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing_and_doubles_only_what_it_names(a_field: Field) -> None:
+    a_field.sandbox()
+    delivery = a_field.deliver(people(6_000, *[f"d{n}.example" for n in range(10)]))
+    left = 6_000
+    kills = 0
+    while left > 1_000:
+        process = a_field.mta()
+        left -= 1_000
+        a_field.wait_until(lambda: len(a_field.ids(delivery, PENDING)) < left)  # noqa: B023 - asked within this turn
+        a_field.end(process, signal.SIGKILL)
+        kills += 1
+        left = len(a_field.ids(delivery, PENDING))
+    a_field.mta()
+    a_field.wait_finished(delivery)
+    assert kills >= 3
+    ledger, truth = a_field.ledger(delivery), a_field.truth(delivery)
+    uncertain = a_field.ids(delivery, UNCERTAIN)
+    assert set(ledger) <= {SENT, UNCERTAIN}
+    assert len(uncertain) <= 40 * kills, "ten destinations with four connections, and one body on each"
+    assert set(truth.values()) == {1}, "uncertain ones are on hold, so nobody got two"
+    assert a_field.ids(delivery, SENT) <= set(truth)
+    assert set(range(1, 6_001)) - set(truth) <= uncertain, "who got nothing is named"
+
+
+@pytest.mark.slow
+def test_a_process_stalled_past_its_lease_sends_no_second_copy(a_field: Field) -> None:
+    """Leases of 8 s, so that the story takes seconds: the rules are the same."""
+    a_field.lease_seconds = 8.0
+    a_field.sandbox()
+    delivery = a_field.deliver(people(200, "slow.example") + people(2_800, *[f"d{n}.example" for n in range(3)]))
+    stalled = a_field.mta("mta@mid1")
+    a_field.wait_until(lambda: a_field.ledger(delivery).get(SENT, 0) > 300)
+    stalled.send_signal(signal.SIGSTOP)
+    a_field.mta("mta@mid1.2")
+    a_field.wait_until(lambda: '"event": "recovered"' in a_field.log("mta@mid1.2"), 60)
+    stalled.send_signal(signal.SIGCONT)
+    a_field.wait_finished(delivery, 120)
+    a_field.wait_until(lambda: "lease.lost" in a_field.log("mta@mid1"))
+    assert stalled.poll() is None
+    truth = a_field.truth(delivery)
+    assert set(truth.values()) == {1}
+    assert a_field.ids(delivery, SENT) <= set(truth)
+    assert set(range(1, 3_001)) - set(truth) <= a_field.ids(delivery, UNCERTAIN)
+    assert len(a_field.ids(delivery, UNCERTAIN)) <= 16
+
+
+def test_pause_stops_soon_and_resume_goes_on(a_field: Field) -> None:
+    a_field.sandbox()
+    a_field.mta()
+    delivery = a_field.deliver(people(400, "slow.example"))
+    a_field.wait_until(lambda: a_field.ledger(delivery).get(SENT, 0) > 20)
+    a_field.order(delivery, "pause")
+    a_field.wait_until(lambda: a_field.state(delivery) == PAUSED, 15)
+    held = a_field.ledger(delivery)
+    assert held[PENDING] > 200
+    with a_field.database.connection() as conn:
+        assert conn.execute("select count(*) from dispatch_batch where owner is not null").fetchone() == (0,)
+    with a_field.database.connection() as conn:  # three quarters less, so that the rest takes seconds
+        conn.execute(
+            "update message set domain = 'gmail.example', email = 'p' || id || '@gmail.example' where state = 6"
+        )
+        conn.execute("update dispatch_batch set destination = 'gmail.example'")
+    assert a_field.ledger(delivery) == held
+    a_field.order(delivery, "resume")
+    a_field.wait_finished(delivery)
+    assert a_field.ledger(delivery) == {SENT: 400}
+    assert set(a_field.truth(delivery).values()) == {1}
+
+
+def test_stop_cancels_what_was_not_begun(a_field: Field) -> None:
+    a_field.sandbox()
+    a_field.mta()
+    delivery = a_field.deliver(people(400, "slow.example"))
+    a_field.wait_until(lambda: a_field.ledger(delivery).get(SENT, 0) > 20)
+    a_field.order(delivery, "stop")
+    a_field.wait_until(lambda: set(a_field.ledger(delivery)) == {SENT, CANCELLED}, 15)
+    assert set(a_field.truth(delivery)) == a_field.ids(delivery, SENT)
+
+
+def test_sigterm_gives_everything_back(a_field: Field) -> None:
+    a_field.sandbox()
+    process = a_field.mta()
+    delivery = a_field.deliver(people(400, "slow.example"))
+    a_field.wait_until(lambda: a_field.ledger(delivery).get(SENT, 0) > 20)
+    assert a_field.end(process) == 0
+    assert set(a_field.ledger(delivery)) == {SENT, PENDING}, "what was under way was waited for"
+    assert set(a_field.truth(delivery)) == a_field.ids(delivery, SENT)
+    with a_field.database.connection() as conn:
+        assert conn.execute("select count(*) from dispatch_batch where owner is not null").fetchone() == (0,)
+        assert conn.execute("select count(*) from process").fetchone() == (0,)
+    assert list((a_field.home / "journal" / "mid1").iterdir()) == []
+
+
+def test_a_destination_that_is_down_holds_up_no_other(a_field: Field) -> None:
+    a_field.sandbox()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+    a_field.routes.append(StaticRoute("down.example", "127.0.0.1", closed))
+    a_field.mta()
+    delivery = a_field.deliver(people(600, "down.example", "gmail.example", "orange.example"))
+    a_field.wait_until(lambda: a_field.ledger(delivery) == {SENT: 400, DEFERRED: 200}, 20)
+    found = [row for row in replies(a_field, delivery) if row[0] == DEFERRED]
+    assert {(reason, attempts) for _, reason, attempts, _ in found} == {(3, 1)}
+    assert {reply for *_, reply in found} == {"Connection refused"}
+    a_field.wait_until(lambda: a_field.state(delivery) == RETRY)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from midsource.mid.desk import Desk
+from midsource.mid.dispatch import LEASE_SECONDS
 from midsource.mid.held import Destination
 from midsource.mid.journal import JournalFull
 from midsource.model.outcome import Attempt, Lost, Stage
@@ -45,6 +46,7 @@ class Outfit:
     limits: Limits
     pipelining: Pipelining = Pipelining.GROUPED
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    lease_seconds: float = LEASE_SECONDS
     timeouts: Timeouts = Timeouts(idle_seconds=IDLE_SECONDS)  # noqa: RUF009 - a frozen value
 
 

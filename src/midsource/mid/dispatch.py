@@ -28,7 +28,6 @@ from midsource.store.database import Connection
 
 LEASE_SECONDS = 60.0
 """Long enough that one slow renewal costs nothing, short enough that a lost machine's messages do not wait for long."""
-RENEW_SECONDS = LEASE_SECONDS / 3
 MAX_DELIVERIES = 2_000
 """Deliveries seen as sending at one time; `look` takes turns within them."""
 DELIVERIES_A_LOOK = 50

@@ -36,22 +36,32 @@ class Found:
 class Leasing:
     """Remembers whose turn it is."""
 
-    def __init__(self, database: Database, executor: str, deliveries: Deliveries, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        executor: str,
+        deliveries: Deliveries,
+        limits: Limits,
+        clock: Clock,
+        *,
+        lease_seconds: float,
+    ) -> None:
         self._database = database
         self._executor = executor
         self._deliveries = deliveries
         self._limits = limits
         self._clock = clock
+        self._lease_seconds = lease_seconds
         self._look = Look()
         self._credit: dict[int, float] = {}
 
     def take(self, queues: Mapping[str, Queue], held: int, mine: Collection[DeliveryKey]) -> Found:
         """Lease what there is room for. ``held``: messages in hand; ``mine``: the deliveries they are of."""
-        ends = self._clock.boot_seconds() + dispatch.LEASE_SECONDS  # from before the claim: ours is the earlier end
+        ends = self._clock.boot_seconds() + self._lease_seconds  # from before the claim: ours is the earlier end
         with self._database.transaction() as conn:
             sending, heads = self._look(conn)
             wants = plan_leases(heads, queues, self._credit, held, self._limits)
-            leases = dispatch.lease(conn, self._executor, wants) if wants else []
+            leases = dispatch.lease(conn, self._executor, wants, self._lease_seconds) if wants else []
             loaded = dispatch.load(conn, leases)
             others = set(mine) - sending
             states = dispatch.states(conn, others) if others else {}
@@ -76,6 +86,6 @@ class Leasing:
 
     def renew(self, tokens: Mapping[int, int]) -> tuple[set[int], float]:
         """Extend leases; return the batches that are still ours and the boot time at which they end."""
-        ends = self._clock.boot_seconds() + dispatch.LEASE_SECONDS
+        ends = self._clock.boot_seconds() + self._lease_seconds
         with self._database.transaction() as conn:
-            return dispatch.renew(conn, self._executor, tokens), ends
+            return dispatch.renew(conn, self._executor, tokens, self._lease_seconds), ends

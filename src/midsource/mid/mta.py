@@ -27,8 +27,8 @@ from typing import TypeVar
 
 import structlog
 
-from midsource.config import Config
-from midsource.mid import dispatch, orders, recovery
+from midsource.config import Config, InstanceConfig
+from midsource.mid import orders, recovery
 from midsource.mid.connections import Connections, Outfit
 from midsource.mid.desk import Desk
 from midsource.mid.dispatch import DeliveryKey
@@ -221,7 +221,7 @@ class Mta:
             ours, ends = await self._in(self._other_pool, lambda: self._leasing.renew(tokens))
             self._desk.extend(ours, ends)
             self._desk.lose(tokens.keys() & self._desk.leases().keys() - ours)
-        await asyncio.sleep(dispatch.RENEW_SECONDS)
+        await asyncio.sleep(self._outfit.lease_seconds / 3)
 
     async def _beat_once(self) -> None:
         await self._in(self._other_pool, self._beat)
@@ -266,15 +266,24 @@ class Mta:
 def run(config: Config, instance_name: str, *, process: str = "") -> None:
     """Run an mta process of ``instance_name`` until SIGTERM; its ``database_url`` must be filled in."""
     instance = config.instance(instance_name)
-    identity = Identity.new(config.home, instance.name, process or f"mta@{instance.name}")
-    clock = SystemClock()
+    run_with(outfit_of(config, instance, SystemClock()), config, instance, process)
+
+
+def outfit_of(config: Config, instance: InstanceConfig, clock: Clock) -> Outfit:
+    """Return how this instance sends. Raises Failed where it cannot (no DNS server)."""
     limits = Limits(connections_per_destination=instance.connections_per_destination)
-    outfit = Outfit(instance.helo, TcpDialer(), resolver_of(config, instance, clock), limits, pipelining_of(instance))
+    resolver = resolver_of(config, instance, clock)
+    return Outfit(instance.helo, TcpDialer(), resolver, limits, pipelining_of(instance))
+
+
+def run_with(outfit: Outfit, config: Config, instance: InstanceConfig, process: str = "") -> None:
+    """Run an mta process that sends by ``outfit``."""
+    identity = Identity.new(config.home, instance.name, process or f"mta@{instance.name}")
     with (
         Database(instance.name, instance.database_url, application=identity.name, max_connections=4) as database,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        runner.run(serve(database, identity, outfit, keys.load(config.home), clock))
+        runner.run(serve(database, identity, outfit, keys.load(config.home), SystemClock()))
 
 
 async def serve(database: Database, identity: Identity, outfit: Outfit, home_key: keys.HomeKey, clock: Clock) -> None:
@@ -283,7 +292,9 @@ async def serve(database: Database, identity: Identity, outfit: Outfit, home_key
     journal = Journal(identity.journals, identity.executor)
     with ThreadPoolExecutor(RENDER_THREADS, "render") as pool:
         desk = Desk(journal, pool, Tokens.of(home_key), shipped_rules(), clock)
-        leasing = Leasing(database, identity.executor, Deliveries(home_key), outfit.limits, clock)
+        leasing = Leasing(
+            database, identity.executor, Deliveries(home_key), outfit.limits, clock, lease_seconds=outfit.lease_seconds
+        )
         mta = Mta(database, identity, leasing, desk, outfit, clock)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, mta.stop)

@@ -1,7 +1,7 @@
 """Where a mid's mail goes: the sandbox until the operator says otherwise, a smarthost, or the MX hosts of the world.
 
 *sandbox*: every domain is the sink on this machine, whose port is in ``<home>/sandbox/ports.json`` while it runs; each
-domain keeps the MX host name the sink announces for it. Not running: nobody can be reached, and messages are put off.
+domain keeps the MX host name the sink announces for it. Not running: it is waited for, then messages are put off.
 There is no way from here to the real world: neither DNS nor any other address is ever asked. *smarthost*: every domain
 is that host and port. *mx*: the DNS.
 """
@@ -25,6 +25,10 @@ from midsource.smtp.events import Pipelining
 
 PORTS_SECONDS = 1.0
 """How long what the sandbox announced is believed: it may be started anew on another port."""
+STARTING_SECONDS = 15.0
+"""How long a sandbox that does not run is waited for: processes of a home start side by side, and a message that is put off
+waits for its retry period."""
+POLL_SECONDS = 0.1
 SMARTHOST_SECONDS = 60.0
 """How long a smarthost's address is believed."""
 SANDBOX_HOST = "127.0.0.1"
@@ -40,8 +44,12 @@ class SandboxResolver:
 
     async def mx(self, domain: str) -> MxAnswer:
         """Return the sink under the name it has for ``domain``."""
-        if time.monotonic() - self._read_at > PORTS_SECONDS:
+        started = time.monotonic()
+        while self._ports is None or time.monotonic() - self._read_at > PORTS_SECONDS:
             self._ports, self._read_at = self._read(), time.monotonic()
+            if self._ports is not None or self._read_at - started > STARTING_SECONDS:
+                break
+            await asyncio.sleep(POLL_SECONDS)
         if self._ports is None:
             return MxAnswer(failure=Attempt(Stage.RESOLVE, Lost("the sandbox does not run")))
         name = self._ports.get("mx", {}).get(domain, f"mx.{domain}")

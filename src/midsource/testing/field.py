@@ -23,8 +23,10 @@ import msgspec
 
 from midsource.config import Config, InstanceConfig, Transport
 from midsource.mid import accounts, deliveries, orders, reception
+from midsource.mid.dispatch import LEASE_SECONDS
 from midsource.model.ids import delivery_id
 from midsource.net.clock import SystemClock
+from midsource.net.resolver import StaticRoute
 from midsource.store import migrate
 from midsource.store.database import Database
 from midsource.wire import rows
@@ -32,10 +34,16 @@ from midsource.wire.schema import MAX_PART_ROWS, DeliverySpec, Finalise, PartRow
 
 _MTA = """
 import pickle, sys
+from dataclasses import replace
 from midsource.cli.log import set_up_logging
 from midsource.mid import mta
+from midsource.net.clock import SystemClock
+from midsource.net.resolver import StaticResolver
 set_up_logging(sys.argv[2])
-mta.run(pickle.load(open(sys.argv[1], "rb")), "mid1", process=sys.argv[2])
+config, routes, lease_seconds = pickle.load(open(sys.argv[1], "rb"))
+outfit = mta.outfit_of(config, config.instance("mid1"), SystemClock())
+outfit = replace(outfit, resolver=StaticResolver(routes, outfit.resolver), lease_seconds=lease_seconds)
+mta.run_with(outfit, config, config.instance("mid1"), sys.argv[2])
 """
 _SANDBOX = "import sys, pathlib; from midsource.sandbox.app import run; run(pathlib.Path(sys.argv[1]), 0, 0)"
 
@@ -49,6 +57,9 @@ class Field:
     transport: Transport = "sandbox"
     smarthost: str = ""
     connections: int = 4
+    lease_seconds: float = LEASE_SECONDS
+    routes: list[StaticRoute] = field(default_factory=list)
+    """Where single domains go instead; the rest goes as ``transport`` says."""
     database: Database = field(init=False)
     account_id: int = field(init=False)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -92,7 +103,7 @@ class Field:
     def mta(self, name: str = "mta@mid1") -> subprocess.Popen[bytes]:
         """Start an mta process."""
         file = self.home / "config.pickle"
-        file.write_bytes(pickle.dumps(self.config()))
+        file.write_bytes(pickle.dumps((self.config(), self.routes, self.lease_seconds)))
         return self._start(_MTA, str(file), name, log=name)
 
     def end(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
@@ -165,10 +176,18 @@ class Field:
 
     def truth(self, delivery: int) -> Counter[int]:
         """Return how many copies of each message the sandbox holds."""
+        return Counter(id_ for id_, _ in self._kept(delivery))
+
+    def unanswered(self, delivery: int) -> set[int]:
+        """Return the messages that the sandbox keeps but dropped the connection for instead of answering."""
+        return {id_ for id_, answered in self._kept(delivery) if not answered}
+
+    def _kept(self, delivery: int) -> list[tuple[int, bool]]:
         ports = json.loads((self.home / "sandbox" / "ports.json").read_text())
         url = f"http://127.0.0.1:{ports['http']}/truth.ndjson?delivery={delivery}"
         with urllib.request.urlopen(url, timeout=30) as answer:
-            return Counter(int(json.loads(line)["id"].rpartition(".")[2]) for line in answer)
+            lines = [json.loads(line) for line in answer]
+        return [(int(line["id"].rpartition(".")[2]), line["answered"]) for line in lines]
 
     def wait_until(self, question: Callable[[], object], seconds: float = 60) -> None:
         """Wait for ``question`` to be answered yes; raise AssertionError with the log's end after ``seconds``."""
