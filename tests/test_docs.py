@@ -85,7 +85,7 @@ def test_every_command_is_in_the_operator_guide() -> None:
     missing = [
         words
         for words, command in reference.commands()
-        if not getattr(command, "commands", None) and words not in guide
+        if not getattr(command, "commands", None) and f"midsource {words}" not in guide
     ]
     assert missing == []
 
