@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from newsletter import envelope, newsletter, person
+from tests.mail.newsletter import envelope, newsletter, person
 
 from midsource.mail.checks import Finding, Severity, check_content, check_size
 from midsource.mail.content import Content

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from newsletter import newsletter, person
+from tests.mail.newsletter import newsletter, person
 
 from midsource.mail.content import Content, ContentError, RenderProblem
 from midsource.mail.sandbox import names_of

@@ -9,7 +9,7 @@ import jinja2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from newsletter import envelope, newsletter, person
+from tests.mail.newsletter import envelope, newsletter, person
 
 from midsource.mail.content import Content, ContentError, RenderProblem
 from midsource.mail.dkim import canonical_body

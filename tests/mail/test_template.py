@@ -2,7 +2,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from newsletter import newsletter, person
+from tests.mail.newsletter import newsletter, person
 
 from midsource.mail.content import MAX_BODY_CHARS, Content, ContentError, RenderProblem
 from midsource.mail.sandbox import Names, names_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sandbox_process import RunningSandbox, StartSandbox, sandbox_starter
+from tests.sandbox.sandbox_process import RunningSandbox, StartSandbox, sandbox_starter
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from sandbox_process import RunningSandbox
+from tests.sandbox.sandbox_process import RunningSandbox
 
 _EVIL = (
     b"Message-ID: <evil@x>\r\nX-Midsource-Id: 66.1\r\nSubject: <script>alert(1)</script>\r\n"

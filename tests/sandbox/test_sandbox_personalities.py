@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from sandbox_process import RunningSandbox
+from tests.sandbox.sandbox_process import RunningSandbox
 
 from midsource.sandbox.judge import Judge, Visitor
 from midsource.sandbox.personalities import MX_HOSTS, PERSONALITIES, Kind, falls_in_share, mx_host_of, personality_of

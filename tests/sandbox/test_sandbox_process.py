@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sandbox_process import RunningSandbox, StartSandbox
+from tests.sandbox.sandbox_process import RunningSandbox, StartSandbox
 
 from midsource.model.outcome import Attempt, Reply, Stage
 from midsource.net.dialer import Endpoint, TcpDialer
