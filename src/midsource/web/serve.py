@@ -9,13 +9,17 @@ from collections.abc import Sequence
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from midsource.config import Config, InstanceConfig
+from midsource.model.clock import Clock
 from midsource.model.errors import Unhealthy
 from midsource.net.clock import SystemClock
 from midsource.store.database import Database
 from midsource.web.app import THREADS, create_app
+from midsource.web.console.face import Face
+from midsource.web.console.routes import console_routes
 
 MAX_CONNECTIONS = 256
 """Connections at once; the next one is answered 503. A marketing instance opens eight."""
@@ -45,9 +49,26 @@ def run(config: Config, instance_name: str, *, process: str = "", pages: Sequenc
             wait_seconds=DATABASE_WAIT_SECONDS,
         ) as database,
     ):
-        app = create_app(config, instance, database, SystemClock(), pages=pages, process=name)
+        app = compose(config, instance, database, SystemClock(), pages=pages, process=name)
         log.info("serving", action="serving", host=instance.host, port=instance.port)
         server(app).run(sockets=[listener])
+
+
+def compose(
+    config: Config,
+    instance: InstanceConfig,
+    database: Database,
+    clock: Clock,
+    *,
+    pages: Sequence[BaseRoute] = (),
+    process: str = "",
+) -> Starlette:
+    """Return the whole web app of ``instance``: ``create_app``, and for a marketing instance its console."""
+    if instance.role == "mid":
+        return create_app(config, instance, database, clock, pages=pages, process=process)
+    console = console_routes(config, instance, database, clock)
+    face = Middleware(Face, instance=instance)
+    return create_app(config, instance, database, clock, pages=[*pages, *console], outer=[face], process=process)
 
 
 def listening(instance: InstanceConfig) -> socket.socket:

@@ -1,0 +1,156 @@
+"""What the sandbox holds, asked from its JSON on the loopback interface (sandbox/web.py), with a limit on time and bytes.
+
+The port stands in ``<home>/sandbox/ports.json`` while the sandbox runs. A sandbox that is down, slow, or something else at
+its port is an answer (``Unreachable``), not an exception: the page says it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import msgspec
+
+ANSWER_SECONDS = 1.0
+"""All of it, connecting to last byte: the sandbox is on this machine."""
+MAX_BYTES = 4_000_000
+"""A summary names 5 000 domains and 5 000 deliveries at most, well under this."""
+MESSAGES = 25
+PROVIDERS = 15
+_MAX_PORTS_FILE = 10_000
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Its pages are plain HTTP; without this a client reads the system's certificates first, 20 ms a page."""
+
+T = TypeVar("T")
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Messages of one kind."""
+
+    received: int = 0
+    distinct: int = 0
+    unanswered: int = 0
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The sandbox in figures."""
+
+    received: int
+    distinct: int
+    duplicates: int
+    unanswered: int
+    by_domain: Mapping[str, Counted] = {}
+    refused_since_start: Mapping[str, int] = {}
+
+    @property
+    def refused(self) -> int:
+        """Messages it said no to since it started."""
+        return sum(self.refused_since_start.values())
+
+    @property
+    def providers(self) -> Sequence[tuple[str, Counted]]:
+        """The largest domains."""
+        return sorted(self.by_domain.items(), key=lambda item: (-item[1].distinct, item[0]))[:PROVIDERS]
+
+    @property
+    def others(self) -> int:
+        """Distinct messages of the domains that are not among ``providers``."""
+        return self.distinct - sum(counted.distinct for _, counted in self.providers)
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message as the inbox lists it."""
+
+    n: int
+    at: datetime
+    rcpt: str
+    subject: str
+    answered: bool
+    duplicate: bool
+
+
+class Messages(msgspec.Struct, frozen=True):
+    """The newest messages."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """Why nothing can be shown: ``why`` is the last part of a text's key; '' : there is no sandbox."""
+
+    why: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the sandbox holds, and the address of its own pages."""
+
+    address: str
+    summary: Summary
+    messages: Sequence[Message]
+
+
+class _Ports(msgspec.Struct, frozen=True):
+    http: int
+
+
+class Inbox:
+    """Asks the sandbox of one home."""
+
+    def __init__(self, home: Path) -> None:
+        self._ports = home / "sandbox" / "ports.json"
+
+    async def look(self, *, messages: bool) -> Held | Unreachable:
+        """Return what it holds, with the newest messages if wanted."""
+        port = self._port()
+        if port is None:
+            return Unreachable("absent", {})
+        address = f"http://127.0.0.1:{port}"
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), _client(address) as client:
+                summary = await _ask(client, "/summary.json", Summary)
+                newest = await _ask(client, f"/inbox.json?limit={MESSAGES}", Messages) if messages else Messages(())
+        except (TimeoutError, httpx2.TimeoutException):
+            return Unreachable("slow", {"seconds": int(ANSWER_SECONDS)})
+        except httpx2.ConnectError:
+            return Unreachable("refuses", {})
+        except (httpx2.HTTPError, msgspec.MsgspecError, _NotTheSandbox):
+            return Unreachable("garbled", {})
+        return Held(address, summary, newest.messages)
+
+    def _port(self) -> int | None:
+        try:
+            with self._ports.open("rb") as file:
+                return msgspec.json.decode(file.read(_MAX_PORTS_FILE), type=_Ports).http
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+
+class _NotTheSandbox(Exception):
+    """Another status, or more bytes than a sandbox says."""
+
+
+def _client(address: str) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(
+        base_url=address, timeout=ANSWER_SECONDS, trust_env=False, follow_redirects=False, verify=_NO_TLS
+    )
+
+
+async def _ask(client: httpx2.AsyncClient, path: str, shape: type[T]) -> T:
+    body = bytearray()
+    async with client.stream("GET", path) as answer:
+        if answer.status_code != 200:
+            raise _NotTheSandbox
+        async for piece in answer.aiter_bytes():
+            body += piece
+            if len(body) > MAX_BYTES:
+                raise _NotTheSandbox
+    return msgspec.json.decode(bytes(body), type=shape)

@@ -1,0 +1,60 @@
+"""The console of a marketing instance, composed as for the world and served at a socket, and a browser that is signed in."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from tests.web.console_scene import Scene, fill
+from tests.web.console_served import Console, serving
+
+from midsource.config import Config, InstanceConfig
+from midsource.net.clock import SystemClock
+from midsource.store import migrate
+from midsource.store.database import Database
+
+
+@pytest.fixture(scope="session")
+def migrated(make_database: Callable[..., str]) -> str:
+    """Give the URL of an empty marketing database, to be copied: migrating takes a second."""
+    url = make_database()
+    with Database("marketing", url, application="tests", max_connections=1) as database:
+        migrate.upgrade(database, "marketing")
+        with database.transaction() as conn:
+            migrate.describe_instance(conn, "marketing", "marketing")
+    return url
+
+
+@pytest.fixture
+def console(make_database: Callable[..., str], migrated: str, tmp_path: Path, free_port: int) -> Iterator[Console]:
+    """Serve the console of an empty marketing instance."""
+    instance = InstanceConfig("marketing", "marketing", port=free_port)
+    with (
+        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
+        serving(Config(tmp_path, instances=(instance,)), instance, database) as address,
+    ):
+        yield Console(tmp_path, database, address)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Give a port that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def scene(console: Console) -> Scene:
+    """Fill the console's database with a history."""
+    return fill(console.database, SystemClock().now())
+
+
+@pytest.fixture
+def browser(console: Console) -> Iterator[httpx2.Client]:
+    """Give a browser that is signed in."""
+    with console.browser() as client:
+        yield client
