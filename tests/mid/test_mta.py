@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from midsource.model.errors import MidsourceError
 from midsource.net.resolver import StaticRoute
+from midsource.supervise.places import settle
+from midsource.supervise.postgres import EmbeddedPostgres
 from midsource.testing.field import Field
 
 SENT, FAILED, PENDING, CANCELLED, DEFERRED, UNCERTAIN = 1, 2, 6, 7, 61, 62
@@ -234,3 +239,51 @@ def test_a_destination_that_is_down_holds_up_no_other(a_field: Field) -> None:
     assert {(reason, attempts) for _, reason, attempts, _ in found} == {(3, 1)}
     assert {reply for *_, reply in found} == {"Connection refused"}
     a_field.wait_until(lambda: a_field.state(delivery) == RETRY)
+
+
+@pytest.mark.slow
+def test_a_postgresql_killed_in_the_middle_loses_nothing(tmp_path: Path, open_folder: Path) -> None:
+    """A server of its own: its postmaster is killed with -9 three times, and recovers."""
+    place = open_folder / "crashing"
+    place.mkdir(mode=0o711)
+    (place / "home").mkdir(mode=0o711)
+    server = EmbeddedPostgres(place / "home", system_folder=place / "system")
+
+    def postmaster() -> int:
+        pid = settle(server.files, place / "system").data / "postmaster.pid"
+        return int(pid.read_text().split()[0]) if pid.exists() else 0
+
+    with server.use() as use:
+        use.ensure_database("mid1")
+        with Field(tmp_path, use.dsn("mid1")) as made:
+            made.sandbox()
+            process = made.mta()
+            delivery = made.deliver(people(4_000, *[f"d{n}.example" for n in range(4)]))
+            for reached in (500, 1_500, 2_500):
+                made.wait_until(partial(_has_sent, made, delivery, reached))
+                killed = postmaster()
+                os.kill(killed, signal.SIGKILL)
+                made.wait_until(lambda: postmaster() not in (0, killed))  # noqa: B023 - asked within this turn
+            made.wait_until(partial(_has_sent, made, delivery, 4_000))
+            made.wait_until(partial(_is_finished, made, delivery))
+            assert process.poll() is None, "the process itself went on"
+            assert set(made.truth(delivery).values()) == {1}
+            assert made.ledger(delivery) == {SENT: 4_000}
+            with made.database.connection() as conn:
+                assert conn.execute("select count(*) from outcome").fetchone() == (4_000,), "each outcome once"
+    server.stop_now()
+
+
+def _has_sent(made: Field, delivery: int, count: int) -> bool:
+    """Tell whether so many are sent; no while PostgreSQL is away."""
+    try:
+        return made.ledger(delivery).get(SENT, 0) >= count
+    except MidsourceError:
+        return False
+
+
+def _is_finished(made: Field, delivery: int) -> bool:
+    try:
+        return made.state(delivery) == FINISHED
+    except MidsourceError:
+        return False

@@ -1,8 +1,8 @@
 """Write what came of tries into PostgreSQL: one transaction per sealed journal batch, done once however often it is asked.
 
 Order of events inside the caller's transaction: (1) (process, segment, number) goes into ``journal_applied``; there
-already: nothing else happens; (2) the dispatch batches are locked in order, and those whose token is no longer that of
-the outcome are *fenced*: somebody else was given their messages; (3) `mid.ledger` records the outcomes; (4) messages put
+already: nothing else happens; (2) the dispatch batches are locked in order, and those that ``process`` does not have any
+more under the outcome's token are *fenced*: their messages were given to somebody else; (3) `mid.ledger` records the outcomes; (4) messages put
 off get a new dispatch batch, uncertain ones whose delivery says *resend* too; (5) every message with an outcome leaves
 its batch, and an empty batch goes.
 
@@ -56,7 +56,7 @@ def settle(conn: Connection, process: str, sealed: Sealed, now: datetime) -> Set
 
 def settle_outcomes(conn: Connection, process: str, outcomes: Sequence[Outcome], now: datetime) -> Settled:
     """Do steps 2 to 5: what `settle` does once its number is taken."""
-    held = _lock_batches(conn, {outcome.batch_id for outcome in outcomes})
+    held = _lock_batches(conn, process, {outcome.batch_id for outcome in outcomes})
     fenced = frozenset(o.batch_id for o in outcomes if o.batch_id not in held or held[o.batch_id].token != o.token)
     late = [o for o in outcomes if o.batch_id in fenced]
     if late:
@@ -82,11 +82,14 @@ def settle_outcomes(conn: Connection, process: str, outcomes: Sequence[Outcome],
     )
 
 
-def _lock_batches(conn: Connection, ids: Collection[int]) -> dict[int, _Batch]:
+def _lock_batches(conn: Connection, owner: str, ids: Collection[int]) -> dict[int, _Batch]:
+    """Lock the batches and return those that ``owner`` has, by id."""
     rows = conn.execute(
-        "select id, token, ids from dispatch_batch where id = any(%s) order by id for update", (list(ids),), binary=True
+        "select id, token, ids, owner from dispatch_batch where id = any(%s) order by id for update",
+        (list(ids),),
+        binary=True,
     ).fetchall()
-    return {id_: _Batch(token, tuple(held)) for id_, token, held in rows}
+    return {id_: _Batch(token, tuple(held)) for id_, token, held, owned_by in rows if owned_by == owner}
 
 
 def _known(conn: Connection, process: str, late: Iterable[Outcome]) -> set[tuple[int, int, datetime]]:

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from midsource.mid import journal, recovery
+from midsource.mid.dispatch import Lease
+from midsource.mid.journal import Journal, Sealed, Start
+from midsource.mid.recovery import Recovered
+from midsource.mid.settle import settle
+from midsource.model.message import MessageEvent
+from midsource.testing.leases import batches, leased, outcome, states
+from midsource.testing.mid import MidDatabase
+
+E = MessageEvent
+
+
+def start(lease: Lease, id_: int) -> Start:
+    return Start(lease.account_id, lease.delivery_id, id_, lease.batch_id, lease.token)
+
+
+def die(written: Journal) -> None:
+    """Leave the folder as a killed process does: unlocked, unsettled."""
+    written.flush()
+    os.close(written._lock)
+
+
+def recover(mid: MidDatabase, root: Path, **seconds: float) -> Recovered:
+    return recovery.recover(mid.database, root, "me", mid.clock, **seconds)
+
+
+def end_leases(mid: MidDatabase) -> None:
+    with mid.database.connection() as conn:
+        conn.execute("update dispatch_batch set expires_at = now() - interval '5 minutes' where owner is not null")
+
+
+def free(mid: MidDatabase) -> list[list[int]]:
+    with mid.database.connection() as conn:
+        rows = conn.execute("select ids from dispatch_batch where owner is null order by id").fetchall()
+    return [ids for (ids,) in rows]
+
+
+def test_of_a_dead_process_outcomes_count_starts_are_uncertain_and_the_rest_goes_on(
+    mid_db: MidDatabase, tmp_path: Path
+) -> None:
+    lease, now = leased(mid_db, 5), mid_db.clock.now()
+    written = Journal(tmp_path, "one")
+    for id_ in (1, 2, 3):
+        written.started(start(lease, id_))
+    written.outcome(outcome(lease, 1, E.ACCEPTED, now))
+    written.withdrawn(start(lease, 3).key)
+    die(written)
+    assert recover(mid_db, tmp_path) == Recovered(outcomes=1, uncertain=1, released=1)
+    assert states(mid_db) == [1, 62, 6, 6, 6]
+    assert free(mid_db) == [[3, 4, 5]]
+    assert journal.folders(tmp_path) == []
+    assert recover(mid_db, tmp_path) == Recovered()
+
+
+def test_recovery_killed_before_it_removed_the_folder_is_done_once(mid_db: MidDatabase, tmp_path: Path) -> None:
+    lease, now = leased(mid_db, 3), mid_db.clock.now()
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    written.started(start(lease, 2))
+    written.outcome(outcome(lease, 2, E.PUT_OFF, now, now + timedelta(minutes=1)))
+    die(written)
+    copy = {path.name: path.read_bytes() for path in (tmp_path / "one").glob("*.log")}
+    recover(mid_db, tmp_path)
+    (tmp_path / "one").mkdir()
+    for name, data in copy.items():
+        (tmp_path / "one" / name).write_bytes(data)
+    recover(mid_db, tmp_path)
+    assert states(mid_db) == [62, 61, 6]
+    assert batches(mid_db) == [[3], [2]]
+    with mid_db.database.connection() as conn:
+        assert conn.execute("select count(*) from outcome").fetchone() == (2,)
+
+
+def test_policy_resend_puts_what_a_dead_process_left_uncertain_back(mid_db: MidDatabase, tmp_path: Path) -> None:
+    lease = leased(mid_db, 2)
+    with mid_db.database.connection() as conn:
+        conn.execute("""update delivery set spec = spec || '{"uncertain_policy": "resend"}'""")
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    die(written)
+    recover(mid_db, tmp_path)
+    assert states(mid_db) == [6, 6]
+    assert sorted(free(mid_db)) == [[1], [2]]
+
+
+def test_a_living_process_within_its_lease_is_left_alone(mid_db: MidDatabase, tmp_path: Path) -> None:
+    lease = leased(mid_db, 2)
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    assert recover(mid_db, tmp_path) == Recovered()
+    assert (states(mid_db), free(mid_db)) == ([6, 6], [])
+
+
+def test_of_a_stalled_process_the_journal_says_what_is_uncertain(mid_db: MidDatabase, tmp_path: Path) -> None:
+    lease, now = leased(mid_db, 4), mid_db.clock.now()
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    written.started(start(lease, 2))
+    written.outcome(outcome(lease, 2, E.ACCEPTED, now))
+    written.flush()
+    end_leases(mid_db)
+    assert recover(mid_db, tmp_path) == Recovered(outcomes=1, uncertain=1, released=1)
+    assert states(mid_db) == [62, 1, 6, 6]
+    assert free(mid_db) == [[3, 4]]
+    assert recover(mid_db, tmp_path) == Recovered()
+
+
+def test_a_stalled_process_that_wakes_tells_late_evidence_and_repeats_nothing(
+    mid_db: MidDatabase, tmp_path: Path
+) -> None:
+    lease, now = leased(mid_db, 3), mid_db.clock.now()
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    written.started(start(lease, 2))
+    known = outcome(lease, 2, E.ACCEPTED, now)
+    written.outcome(known)
+    written.flush()
+    end_leases(mid_db)
+    recover(mid_db, tmp_path)
+    late = outcome(lease, 1, E.ACCEPTED, now + timedelta(seconds=70))
+    with mid_db.database.transaction() as conn:
+        assert settle(conn, "one", Sealed(1, 1, (known, late)), now).recorded == 1
+    assert states(mid_db) == [1, 1, 6], "the 250 that came late proves the copy"
+
+
+def test_of_a_lost_machine_everything_leased_and_waiting_is_uncertain(mid_db: MidDatabase, tmp_path: Path) -> None:
+    leased(mid_db, 3, owner="elsewhere")
+    with mid_db.database.connection() as conn:
+        conn.execute("update message set state = 1 where id = 2")
+    assert recover(mid_db, tmp_path) == Recovered(), "not before its lease is over for long"
+    end_leases(mid_db)
+    assert recover(mid_db, tmp_path, lost_seconds=3_600) == Recovered()
+    assert recover(mid_db, tmp_path) == Recovered(uncertain=2, released=1)
+    assert states(mid_db) == [62, 1, 62]
+    assert batches(mid_db) == []
+
+
+def test_a_journal_that_cannot_be_read_stops_no_other(mid_db: MidDatabase, tmp_path: Path) -> None:
+    lease = leased(mid_db, 2)
+    (tmp_path / "broken" / "000001.log").mkdir(parents=True)
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    die(written)
+    assert recover(mid_db, tmp_path).uncertain == 1
+    assert [path.name for path in journal.folders(tmp_path)] == ["broken"]

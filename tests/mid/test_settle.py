@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from midsource.mid import dispatch
+from midsource.mid.journal import Outcome, Sealed
+from midsource.mid.settle import Settled, settle
+from midsource.model.message import MessageEvent
+from midsource.testing.leases import again, batches, leased, outcome, states
+from midsource.testing.mid import MidDatabase
+
+E = MessageEvent
+
+
+def settled(mid: MidDatabase, number: int, *outcomes: Outcome, process: str = "one") -> Settled:
+    with mid.database.transaction() as conn:
+        return settle(conn, process, Sealed(1, number, outcomes), mid.clock.now())
+
+
+def test_each_message_leaves_its_batch_with_its_outcome_and_an_empty_batch_goes(mid_db: MidDatabase) -> None:
+    lease, now = leased(mid_db, 3), mid_db.clock.now()
+    settled(mid_db, 1, outcome(lease, 2, E.ACCEPTED, now))
+    assert batches(mid_db) == [[1, 3]]
+    settled(mid_db, 2, outcome(lease, 1, E.ACCEPTED, now), outcome(lease, 3, E.REFUSED, now))
+    assert batches(mid_db) == []
+    assert states(mid_db) == [1, 1, 2]
+
+
+def test_a_message_put_off_moves_to_a_batch_of_its_own(mid_db: MidDatabase) -> None:
+    lease, now = leased(mid_db, 2), mid_db.clock.now()
+    done = settled(mid_db, 1, outcome(lease, 1, E.PUT_OFF, now, now + timedelta(minutes=5)))
+    assert done.again == 1
+    assert batches(mid_db) == [[2], [1]]
+    assert states(mid_db) == [61, 6]
+
+
+def test_a_commit_of_unknown_fate_is_done_once(mid_db: MidDatabase) -> None:
+    lease, now = leased(mid_db, 2), mid_db.clock.now()
+    first = settled(mid_db, 1, outcome(lease, 1, E.PUT_OFF, now, now + timedelta(minutes=5)))
+    second = settled(mid_db, 1, outcome(lease, 1, E.PUT_OFF, now, now + timedelta(minutes=5)))
+    assert (first.repeated, second.repeated) == (False, True)
+    assert batches(mid_db) == [[2], [1]]
+    with mid_db.database.connection() as conn:
+        assert conn.execute("select attempts, (select count(*) from outcome) from message where id = 1").fetchone() == (
+            1,
+            1,
+        )
+
+
+def test_an_uncertain_message_is_sent_again_only_where_the_policy_planned_it(mid_db: MidDatabase) -> None:
+    lease, now = leased(mid_db, 2), mid_db.clock.now()
+    settled(mid_db, 1, outcome(lease, 1, E.LOST, now), outcome(lease, 2, E.LOST, now, now + timedelta(seconds=9)))
+    assert states(mid_db) == [62, 6]
+    assert batches(mid_db) == [[2]]
+    with mid_db.database.connection() as conn:
+        moves = conn.execute("select old_state, new_state from outcome where id = 2 order by batch_id").fetchall()
+    assert moves == [(6, 62), (62, 6)], "it was named uncertain first"
+
+
+@pytest.mark.parametrize("event", [E.ACCEPTED, E.PUT_OFF])
+def test_a_fenced_outcome_is_recorded_and_plans_nothing(mid_db: MidDatabase, event: MessageEvent) -> None:
+    old, now = leased(mid_db, 2), mid_db.clock.now()
+    with mid_db.database.transaction() as conn:
+        dispatch.release(conn, "one", {old.batch_id: old.token})
+    new = again(mid_db, old.delivery_id, "two")
+    late = outcome(old, 1, event, now, now + timedelta(minutes=5))
+    done = settled(mid_db, 1, late)
+    assert (done.fenced, done.again, done.recorded) == (frozenset({old.batch_id}), 0, 1)
+    assert batches(mid_db) == [[1, 2]], "the new owner's batch is untouched"
+    assert settled(mid_db, 2, late).recorded == 0, "recognised, were it told a second time"
+    settled(mid_db, 1, outcome(new, 1, E.ACCEPTED, now), outcome(new, 2, E.ACCEPTED, now), process="two")
+    assert states(mid_db) == [1, 1]
+    with mid_db.database.connection() as conn:
+        copies = conn.execute(
+            "select evidence from outcome where id = 1 and new_state = 1 order by batch_id"
+        ).fetchall()
+    assert copies == ([(False,), (True,)] if event is E.ACCEPTED else [(False,)]), "a second copy is evidence"
