@@ -2,7 +2,7 @@
 
 *Reads* ``feed/deliveries`` of every active external account. *Writes* `delivery.figures`, `figures_at`, `state` (from
 *start pending* on the mid's word counts), `started_at`, `finished_at`, `mid_revision`; drops the stored parts of a finished
-delivery. *Pointer*: option `NmsMidSourcing_LastDelivery_<account>`, moved in the transaction of each page; a run that
+delivery; compares the log's totals with its rows once a delivery has ended (the rows win). *Pointer*: option `NmsMidSourcing_LastDelivery_<account>`, moved in the transaction of each page; a run that
 found nothing moves it to the time of that look.
 
 *Bounds*: a slice is at most 100 pages and 50 s; an old pointer costs many small pages, and the last 48 hours come first.
@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from midsource.engine.work import Context, Report
-from midsource.marketing import sync
+from midsource.marketing import sync, totals
 
 NAME = "defaultMidSourcingDlv"
 LABEL = "Mid-sourcing (delivery counters)"
@@ -33,4 +33,6 @@ class Settings:
 
 def run_once(context: Context, settings: Settings | None = None) -> Report:
     """Do one slice."""
-    return sync.pull(context, "deliveries", (settings or Settings()).accounts)
+    report = sync.pull(context, "deliveries", (settings or Settings()).accounts)
+    totals.recount_ended(context.database, context.say)
+    return report

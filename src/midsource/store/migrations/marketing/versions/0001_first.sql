@@ -127,11 +127,13 @@ create table delivery (
     -- What the mid last said, by the counters feed.
     figures              jsonb not null default '{}', -- {state label: count}
     figures_at           timestamptz,
+    recounted_at         timestamptz,               -- its totals were compared with its log rows, at the end
     mid_revision         bigint not null default 0,
     version              bigint not null default 1
 );
 create index delivery_recent on delivery (created_at desc);
 create index delivery_open on delivery (state) where state not in (85, 87, 95);
+create index delivery_uncounted on delivery (id) where state in (85, 87, 95) and recounted_at is null;
 
 -- The delivery log. One row for every targeted person, excluded ones too. id: 1..targeted within the delivery, dense,
 -- so that ranges of it are parts, pages and reconciliation blocks.

@@ -1,0 +1,63 @@
+"""Counters of the delivery log: `broad_log_total`, and the recount that keeps them honest (invariant 2).
+
+Every statement that changes log rows moves the totals by what it changed. When a delivery has ended and no row of it is
+pending or deferred any more, totals and rows are compared once; the rows win, and a difference is told in the journal.
+The correction adds the difference to the total, so it commutes with a page that is being written meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from midsource.model.message import MessageState
+from midsource.store.database import Connection, Database
+
+DELIVERIES_AT_ONCE = 20
+"""Ended deliveries recounted in one run of the counters workflow; the next run takes the next ones."""
+RECOUNT_SECONDS = 300
+"""One GROUP BY over the log of one delivery: about a second for a million rows."""
+
+_ENDED = """
+select id from delivery d where state in (85, 87, 95) and recounted_at is null and not exists (
+    select from broad_log_total t where t.delivery_id = d.id and t.state = any(%s) and t.n > 0)
+order by id limit %s
+"""
+
+_DRIFT = """
+select domain, state, reason, coalesce(rows.n, 0) - coalesce(total.n, 0) as drift
+from (select domain, state, reason, count(*) as n from broad_log where delivery_id = %(delivery)s group by 1, 2, 3) rows
+full join (select domain, state, reason, n from broad_log_total where delivery_id = %(delivery)s) total
+     using (domain, state, reason)
+where coalesce(rows.n, 0) <> coalesce(total.n, 0)
+"""
+
+_CORRECT = """
+insert into broad_log_total as t (delivery_id, domain, state, reason, n) values (%s, %s, %s, %s, %s)
+on conflict (delivery_id, domain, state, reason) do update set n = t.n + excluded.n
+"""
+
+
+def recount_ended(database: Database, say: Callable[[str, str], None]) -> int:
+    """Recount deliveries that have ended since; return how many totals were wrong. Each delivery is a transaction."""
+    open_states = [int(MessageState.PENDING), int(MessageState.DEFERRED)]
+    with database.connection() as conn:
+        ended = [row[0] for row in conn.execute(_ENDED, (open_states, DELIVERIES_AT_ONCE)).fetchall()]
+    wrong = 0
+    for delivery_id in ended:
+        with database.transaction(statement_seconds=RECOUNT_SECONDS) as conn:
+            drift = recount(conn, delivery_id)
+            conn.execute("update delivery set recounted_at = now() where id = %s", (delivery_id,))
+        if drift:
+            say(
+                "warning", f"totals of delivery {delivery_id} differed from its log in {drift} places and are corrected"
+            )
+        wrong += drift
+    return wrong
+
+
+def recount(conn: Connection, delivery_id: int) -> int:
+    """Compare the totals of one delivery with its rows and correct them; return how many were wrong."""
+    drift = conn.execute(_DRIFT, {"delivery": delivery_id}).fetchall()
+    for domain, state, reason, difference in drift:
+        conn.execute(_CORRECT, (delivery_id, domain, state, reason, difference))
+    return len(drift)
