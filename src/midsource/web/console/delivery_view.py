@@ -22,6 +22,8 @@ from midsource.web.console.log_view import reason_of
 from midsource.web.console.overview import DeliveryLine
 
 DOMAINS = 10
+DOMAIN_CANDIDATES = 100
+"""Totals (of one domain, state and reason) whose domains may be among the largest: ten for each place."""
 JOBS = 6
 LINK_EVENTS = 50
 
@@ -132,15 +134,21 @@ def _by_reason(rows: Sequence[tuple[int, int, int]], wanted: MessageState) -> li
 
 
 def _domains(conn: Connection, delivery_id: int) -> list[DomainRow]:
+    """Return the largest domains: only those of the largest totals are added up, a delivery may have 50 000."""
     rows = conn.execute(
         """
+        with candidate as materialized (
+            select domain from broad_log_total where delivery_id = %(delivery)s and state <> 0
+             order by n desc limit %(candidates)s
+        )
         select domain, sum(n)::bigint, coalesce(sum(n) filter (where state = 1), 0)::bigint,
                coalesce(sum(n) filter (where state = 2), 0)::bigint,
                coalesce(sum(n) filter (where state in (6, 61, 62)), 0)::bigint
-          from broad_log_total where delivery_id = %s and state <> 0
-         group by domain having sum(n) > 0 order by 2 desc, domain limit %s
+          from broad_log_total
+         where delivery_id = %(delivery)s and domain = any(array(select domain from candidate)) and state <> 0
+         group by domain having sum(n) > 0 order by 2 desc, domain limit %(shown)s
         """,
-        (delivery_id, DOMAINS),
+        {"delivery": delivery_id, "candidates": DOMAIN_CANDIDATES, "shown": DOMAINS},
     ).fetchall()
     return [DomainRow(*row) for row in rows]
 
