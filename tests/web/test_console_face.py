@@ -14,9 +14,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from starlette.routing import Route
 from tests.web.console_scene import Scene
 from tests.web.console_served import Console, serving
-from starlette.routing import Route
 
 from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
