@@ -108,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as exc:
         return exc.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        say_error("Interrupted; what was committed stays, the rest was not begun.", "MS-130")
+        say_error("Interrupted; what was committed stays, the rest was not begun.", "MS-190")
         return 130
     except BrokenPipeError:
         return 0

@@ -118,7 +118,7 @@ def open_client(database: Database, home: Path, name: str, clock: Clock) -> MidC
     if not account.active:
         raise UserError(
             f"the external account {name} is switched off (F09)",
-            f"switch it on again with `midsource account add --name {name}` or choose another for the delivery",
+            f"store it again with `midsource account add {name} --url … --key …`, or choose another for the delivery",
         )
     key = keys.load(home).decrypt(keys.ACCOUNT_SECRET, bytes(row[0])).decode()
     return MidClient(account.url, key, clock)
@@ -148,7 +148,7 @@ def probe(database: Database, home: Path, name: str, clock: Clock) -> Tested:
         problems.append(skew_sentence(skew))
     if not hello.dispatch:
         problems.append(
-            "The mid takes deliveries but does not send: dispatch is off there, see its `midsource doctor`."
+            "The mid takes deliveries but does not send: dispatch is off there; see its `midsource status`."
         )
     with database.transaction() as conn:
         answered(conn, name, hello.generation)

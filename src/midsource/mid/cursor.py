@@ -43,7 +43,7 @@ class Cursor:
 class Gone(Conflict):
     """The cursor is of another generation or beyond the end; ``rewound`` says where the feed stands."""
 
-    code = "MS-210"
+    code = "MS-211"
 
     def __init__(self, rewound: Rewound) -> None:
         super().__init__(

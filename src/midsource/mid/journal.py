@@ -51,7 +51,7 @@ Key: TypeAlias = tuple[int, int, int]
 class JournalFull(Failed):
     """The journal cannot be written: nothing may be sent any more, because nobody could tell afterwards."""
 
-    code = "MS-320"
+    code = "MS-321"
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True, tag="s"):

@@ -51,7 +51,7 @@ COPY_TRIES = 3
 class PartTooLarge(UserError):
     """The part has more rows or bytes than the mid takes at once; a smaller one will pass."""
 
-    code = "MS-130"
+    code = "MS-134"
     http_status = 413
 
 

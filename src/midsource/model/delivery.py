@@ -2,7 +2,7 @@
 
 Theory of operation. Marketing owns the state until the hand-over is finalised; from *start pending* on, the mid's state
 is the truth and marketing's copy follows through the counters feed. ``TRANSITIONS`` is the only place that says which
-event moves which state; the database CHECK and docs/states.md are generated from it.
+event moves which state; the database CHECK and docs/reference/states.md are generated from it.
 
 Who moves each state on: EDITED the operator (prepare) · TARGET_READY, PERSONALISATION the preparation job ·
 MESSAGE_FINALISED the hand-over job · READY the operator (send) or the schedule · START_PENDING the mid's dispatch ·

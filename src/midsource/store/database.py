@@ -127,7 +127,7 @@ def said_plainly(name: str) -> Iterator[None]:
 class StorageFull(Failed):
     """The disk is full; nothing of the transaction is kept."""
 
-    code = "MS-320"
+    code = "MS-322"
     http_status = 507
 
 

@@ -27,7 +27,7 @@ _decoder = msgspec.json.Decoder(PartRow)
 class Oversized(UserError):
     """The body is larger than this call takes; less at once will pass."""
 
-    code = "MS-131"
+    code = "MS-135"
     http_status = 413
 
 
