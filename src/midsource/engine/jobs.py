@@ -32,14 +32,18 @@ _COLUMNS = "id, kind, subject, asked_at, started_at, finished_at, outcome, error
 def ask(conn: Connection, kind: str, subject: int, by: str = "") -> str:
     """Ask for a job and return its id; while one of the same kind and subject is unfinished, return that one's.
 
-    Asked-for work that was waiting for a later slice is made due at once. Durable with the caller's transaction.
+    Asked-for work that was waiting for a later slice is made due at once. While a slice runs, which may have looked before
+    the caller's transaction commits, the time of asking is kept: `due_at` after `enqueued_at` makes that slice's end ask
+    for one more. Durable with the caller's transaction.
     """
     conn.execute(
         """
         insert into job (id, kind, subject, asked_by)
         values (%(kind)s || '-' || %(subject)s || '-' || nextval('job_serial'), %(kind)s, %(subject)s, %(by)s)
         on conflict (kind, subject) where finished_at is null
-        do update set due_at = case when job.enqueued_at is null then least(job.due_at, now()) else job.due_at end
+        do update set due_at = case when job.enqueued_at is null then least(job.due_at, now())
+                                    when job.executor is not null then clock_timestamp()
+                                    else job.due_at end
         """,
         {"kind": kind, "subject": subject, "by": by},
     )

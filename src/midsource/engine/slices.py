@@ -2,19 +2,22 @@
 
 Order of events: *begin* (this executor takes the row; a slice already recorded is not run again) → body → *settle* in one
 transaction: finished, failed, aborted, or due again. Every write after begin is guarded by (executor, slice number), so an
-executor that lost the row to another writes nothing more. The journal is written on a connection of its own and never
+executor that lost the row to another writes nothing more. Begin and settle are repeated while the database is away, up to
+``AWAY_SECONDS``; both may be repeated after a commit of unknown fate. A job that is asked for while its slice runs is not
+finished by that slice: what was asked may have come after the slice looked. The journal is written on a connection of its own and never
 raises: it cannot fail for the cause of the run (F105, F108).
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 from psycopg import sql
@@ -25,14 +28,19 @@ from midsource.engine.ticks import back_off
 from midsource.engine.work import Cancelled, Context, JobBody, Report, Works
 from midsource.model.clock import Clock
 from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
-from midsource.store.database import Connection, Database, StatementTimeout
+from midsource.store.database import Connection, Database, StatementTimeout, scalar
 
 Table = Literal["job", "workflow_run"]
 MAX_ERROR_TEXT = 2_000
 MAX_JOB_PAUSE_SECONDS = 60
 """A job that waits for a mid looks again at least once a minute."""
+AWAY_SECONDS = 120
+"""A restart of PostgreSQL takes seconds, a recovery a minute or two; after that the reaper makes the row due again."""
+AGAIN_SECONDS = 1.0
 PASSING = (RemoteUnavailable, Unhealthy, Conflict, StatementTimeout)
 """Failures that time may mend: a job tries again, a technical workflow fails this run and has its next tick."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -83,13 +91,17 @@ class SliceRunner:
             "update {table} set executor = %s, started_at = coalesce(started_at, now()), beat_at = now() "
             "where id::text = %s and slices = %s and finished_at is null returning {name}, {subject}, {failures}"
         ).format(table=sql.Identifier(table), name=sql.SQL(name), subject=sql.SQL(subject), failures=sql.SQL(failures))
-        with self._database.transaction() as conn:
-            row = conn.execute(statement, (self._executor, work_id, number)).fetchone()
-            if row is not None and table == "workflow_run":
-                conn.execute(
-                    "update workflow set state = 2, last_run_at = now() where name = %s and state = 11", (row[0],)
-                )
-        return None if row is None else Held(table, work_id, number, row[0], row[1], row[2])
+
+        def take() -> Held | None:
+            with self._database.transaction() as conn:
+                row = conn.execute(statement, (self._executor, work_id, number)).fetchone()
+                if row is not None and table == "workflow_run":
+                    conn.execute(
+                        "update workflow set state = 2, last_run_at = now() where name = %s and state = 11", (row[0],)
+                    )
+            return None if row is None else Held(table, work_id, number, row[0], row[1], row[2])
+
+        return self._patiently(take)
 
     def _body(self, held: Held) -> JobBody:
         body = (self._jobs if held.table == "job" else self._workflows).get(held.name)
@@ -151,8 +163,23 @@ class SliceRunner:
             log.warning("progress_unwritten", action="progress_unwritten", work=held.id, cause=str(exc))
 
     def _settle(self, held: Held, record: Callable[[Connection, Held], str]) -> str:
-        with self._database.transaction() as conn:
-            return record(conn, held)
+        def write() -> str:
+            with self._database.transaction() as conn:
+                return record(conn, held)
+
+        return self._patiently(write)
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Repeat a transaction of ours while the database is away; raises what it raised when that takes too long."""
+        deadline = time.monotonic() + AWAY_SECONDS
+        while True:
+            try:
+                return act()
+            except (Unhealthy, Conflict, StatementTimeout) as exc:
+                if self.stopping.is_set() or time.monotonic() > deadline:
+                    raise
+                log.warning("database_awaited", action="database_awaited", cause=str(exc))
+                self.stopping.wait(AGAIN_SECONDS)
 
     def _settle_failure(self, held: Held, exc: Exception) -> str:
         known = isinstance(exc, MidsourceError)
@@ -185,7 +212,7 @@ class SliceRunner:
             )
         if not kept:
             return "superseded"
-        if again:
+        if again or self._asked_meanwhile(conn, held):
             return self._next_slice(conn, held, report.more_after_seconds or 0)
         for kind in report.then:
             jobs.ask(conn, kind, held.subject, held.id)
@@ -203,10 +230,17 @@ class SliceRunner:
             conn,
             held,
             "slices = slices + 1, enqueued_at = null, executor = null, beat_at = now(), "
-            "due_at = now() + make_interval(secs => %s)",
+            "due_at = case when due_at > enqueued_at then now() else now() + make_interval(secs => %s) end",
             pause_seconds,
         )
         return "more"
+
+    @staticmethod
+    def _asked_meanwhile(conn: Connection, held: Held) -> bool:
+        """Tell whether the job was asked for since its slice began: see ``jobs.ask``. The row is locked by us."""
+        if held.table != "job":
+            return False
+        return bool(scalar(conn, "select due_at > enqueued_at from job where id = %s", (held.id,)))
 
     def _requeue(self, conn: Connection, held: Held) -> str:
         return self._next_slice(conn, held, 0)
@@ -217,14 +251,18 @@ class SliceRunner:
         return self._next_slice(conn, held, pause)
 
     def _abort(self, conn: Connection, held: Held) -> str:
-        self._guarded(conn, held, "finished_at = now(), outcome = 'aborted'")
-        if held.table == "workflow_run":
+        kept = self._guarded(conn, held, "finished_at = now(), outcome = 'aborted'")
+        if kept and held.table == "workflow_run":
             conn.execute("update workflow set state = 11 where name = %s and state = 2", (held.name,))
         return "aborted"
 
     def _fail(self, conn: Connection, held: Held, kind: str, sentence: str) -> str:
         if held.table == "job":
-            self._guarded(conn, held, "finished_at = now(), outcome = 'failed', error = %s", sentence)
+            if not self._guarded(conn, held, "error = %s", sentence):
+                return "superseded"
+            if self._asked_meanwhile(conn, held):
+                return self._next_slice(conn, held, 0)
+            self._guarded(conn, held, "finished_at = now(), outcome = 'failed'")
             return "failed"
         if not self._guarded(
             conn, held, "finished_at = now(), outcome = 'failed', error_class = %s, error = %s", kind, sentence

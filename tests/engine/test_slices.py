@@ -1,0 +1,188 @@
+"""One slice at a time, in this process: what begin and settle do when others act meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from midsource.engine import admin, jobs
+from midsource.engine.slices import SliceRunner, Table
+from midsource.engine.work import Context, JobBody, JobKind, Report, Works
+from midsource.model.errors import Failed
+from midsource.net.clock import SystemClock
+from midsource.store.database import Database
+
+
+@pytest.fixture
+def runner(engine_db: Database) -> Callable[..., SliceRunner]:
+    """``runner(body, executor)``: runs the job `work` and the workflow `flow` with ``body``."""
+
+    def make(body: JobBody, executor: str = "one") -> SliceRunner:
+        flow = SimpleNamespace(NAME="flow", SCHEDULE="0 0 1 1 *", run_once=body)
+        works = Works(jobs=(JobKind("work", body),), workflows=(flow,))
+        return SliceRunner(engine_db, SystemClock(), Path(), "marketing", executor, works)
+
+    return make
+
+
+@pytest.fixture
+def ask(engine_db: Database) -> Callable[[], str]:
+    """Asks for the job, as a command does."""
+
+    def asking() -> str:
+        with engine_db.transaction() as conn:
+            return jobs.ask(conn, "work", 1)
+
+    return asking
+
+
+def hand_over(db: Database, table: str, work_id: str) -> None:
+    """Mark the row as the leader does when it has handed its slice over."""
+    with db.connection() as conn:
+        conn.execute(
+            sql.SQL("update {} set enqueued_at = now() where id::text = %s").format(sql.Identifier(table)), (work_id,)
+        )
+
+
+def job(db: Database, work_id: str) -> jobs.Job:
+    with db.connection() as conn:
+        return jobs.get(conn, work_id)
+
+
+def test_what_is_asked_while_a_slice_runs_is_done_by_one_more(
+    engine_db: Database, runner: Callable[..., SliceRunner], ask: Callable[[], str]
+) -> None:
+    """An order stored after the slice has looked must not wait for somebody to ask once more."""
+    looked: list[str] = []
+
+    def body(_: Context) -> Report:
+        looked.append("looked")
+        if len(looked) == 1:
+            assert ask() == work_id
+        return Report()
+
+    work_id = ask()
+    hand_over(engine_db, "job", work_id)
+    assert runner(body).run("job", work_id, 0) == "more"
+    assert job(engine_db, work_id).outcome is None
+    hand_over(engine_db, "job", work_id)
+    assert runner(body).run("job", work_id, 1) == "finished"
+    assert len(looked) == 2
+
+
+def test_a_job_that_fails_while_it_is_asked_for_again_tries_once_more(
+    engine_db: Database, runner: Callable[..., SliceRunner], ask: Callable[[], str]
+) -> None:
+    def body(context: Context) -> Report:
+        if job(engine_db, work_id).slices == 0:
+            ask()
+        raise Failed("the mid refused the first order", "give another")
+
+    work_id = ask()
+    hand_over(engine_db, "job", work_id)
+    assert runner(body).run("job", work_id, 0) == "more"
+    assert job(engine_db, work_id).error == "the mid refused the first order: give another."
+    hand_over(engine_db, "job", work_id)
+    assert runner(body).run("job", work_id, 1) == "failed"
+
+
+def test_asking_before_a_slice_began_asks_for_no_other(
+    engine_db: Database, runner: Callable[..., SliceRunner], ask: Callable[[], str]
+) -> None:
+    work_id = ask()
+    hand_over(engine_db, "job", work_id)
+    assert ask() == work_id
+    assert runner(lambda _: Report()).run("job", work_id, 0) == "finished"
+
+
+@pytest.fixture
+def flow_run(engine_db: Database) -> Iterator[str]:
+    """A run of the workflow, handed over."""
+    with engine_db.transaction() as conn:
+        conn.execute("insert into workflow (name, schedule) values ('flow', '0 0 1 1 *')")
+        run = str(admin.run_now(conn, "flow", "alice"))
+    hand_over(engine_db, "workflow_run", run)
+    yield run
+
+
+def test_an_executor_that_lost_its_slice_changes_nothing_any_more(
+    engine_db: Database, runner: Callable[..., SliceRunner], flow_run: str
+) -> None:
+    """The first is thought dead and its slice given to another; it leaves at its beat and leaves the state alone."""
+    states: list[str] = []
+
+    def second(_: Context) -> Report:
+        return Report(rows_written=7)
+
+    def state() -> str:
+        with engine_db.connection() as conn:
+            return admin.get(conn, "flow").state.label
+
+    def first(context: Context) -> Report:
+        def taken_over(inner: Context) -> Report:
+            with pytest.raises(BaseException, match="taken over"):
+                context.beat()
+            return second(inner)
+
+        runner(taken_over, "two").run("workflow_run", flow_run, 0)
+        states.append(state())
+        context.beat()
+        raise AssertionError("the beat lets nobody on who lost the slice")
+
+    runner(first, "one").run("workflow_run", flow_run, 0)
+    with engine_db.connection() as conn:
+        run = admin.get_run(conn, int(flow_run))
+    assert (run.outcome, run.rows_written, state()) == ("finished", 7, "started")
+    assert states == ["started"]
+
+
+def test_a_running_workflow_stays_running_when_a_fenced_executor_leaves(
+    engine_db: Database, runner: Callable[..., SliceRunner], flow_run: str
+) -> None:
+    seen: list[str] = []
+
+    def first(context: Context) -> Report:
+        with engine_db.connection() as conn:
+            conn.execute("update workflow_run set executor = 'two' where id::text = %s", (flow_run,))
+        context.beat()
+        return Report()
+
+    runner(first, "one").run("workflow_run", flow_run, 0)
+    with engine_db.connection() as conn:
+        seen.append(admin.get(conn, "flow").state.label)
+        assert admin.get_run(conn, int(flow_run)).outcome is None
+    assert seen == ["running"]
+
+
+@pytest.mark.parametrize("table", ["job", "workflow_run"])
+def test_a_slice_ends_well_although_the_database_is_away_when_it_is_settled(
+    engine_db: Database,
+    runner: Callable[..., SliceRunner],
+    ask: Callable[[], str],
+    flow_run: str,
+    table: Table,
+) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(engine_db.dsn)["dbname"]
+    admin_conn = psycopg.connect(engine_db.dsn, dbname="postgres", autocommit=True)
+    allow = sql.SQL("alter database {} allow_connections {}")
+    opened = threading.Timer(2, lambda: admin_conn.execute(allow.format(sql.Identifier(str(name)), sql.Literal(True))))
+
+    def body(_: Context) -> Report:
+        admin_conn.execute(allow.format(sql.Identifier(str(name)), sql.Literal(False)))
+        admin_conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        opened.start()
+        return Report(rows_written=3)
+
+    work_id = flow_run if table == "workflow_run" else ask()
+    hand_over(engine_db, table, work_id)
+    try:
+        assert runner(body).run(table, work_id, 0) == "finished"
+    finally:
+        opened.join()
+        admin_conn.close()
