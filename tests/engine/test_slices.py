@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,13 +102,13 @@ def test_asking_before_a_slice_began_asks_for_no_other(
 
 
 @pytest.fixture
-def flow_run(engine_db: Database) -> Iterator[str]:
+def flow_run(engine_db: Database) -> str:
     """A run of the workflow, handed over."""
     with engine_db.transaction() as conn:
         conn.execute("insert into workflow (name, schedule) values ('flow', '0 0 1 1 *')")
         run = str(admin.run_now(conn, "flow", "alice"))
     hand_over(engine_db, "workflow_run", run)
-    yield run
+    return run
 
 
 def test_an_executor_that_lost_its_slice_changes_nothing_any_more(
