@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from midsource.mid import journal as journals
-from midsource.mid.journal import Journal, JournalFull, Outcome, Start
+from midsource.mid import replay as replay_
+from midsource.mid.journal import BATCH_OUTCOMES, Journal, JournalFull
+from midsource.mid.records import Outcome, Start
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -46,10 +47,10 @@ def test_started_without_outcome_is_uncertain(tmp_path: Path) -> None:
     journal.outcome(outcome(2))
     journal.withdrawn(start(3).key)
     journal.flush()
-    replay = journals.read(tmp_path / "one")
+    replay = replay_.read(tmp_path / "one")
     assert [found.id for found in replay.uncertain] == [1, 4, 5]
     assert [[o.id for o in batch.outcomes] for batch in replay.unapplied] == [[2]]
-    assert replay.unapplied[0].number == journals.LOOSE
+    assert replay.unapplied[0].number == replay_.LOOSE
 
 
 def test_a_second_try_under_another_lease_is_its_own_start(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_a_second_try_under_another_lease_is_its_own_start(tmp_path: Path) -> No
     journal.started(start(1, token=1))
     journal.outcome(outcome(1, token=1))
     journal.started(start(1, token=2))
-    assert [found.token for found in journals.read(tmp_path / "one").uncertain] == [2]
+    assert [found.token for found in replay_.read(tmp_path / "one").uncertain] == [2]
 
 
 def test_sealed_batches_keep_their_numbers_until_they_are_applied(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_sealed_batches_keep_their_numbers_until_they_are_applied(tmp_path: Path
     second = journal.seal()
     assert second is not None
     journal.flush()
-    replay = journals.read(tmp_path / "one")
+    replay = replay_.read(tmp_path / "one")
     assert replay.unapplied == (second,)
     assert second.outcomes[0].event_at == AT
 
@@ -85,11 +86,11 @@ def test_a_torn_tail_is_cut_off_and_counted(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for cut in range(len(whole) // 2 + 1, len(whole)):
         path.write_bytes(whole[:cut])
-        replay = journals.read(tmp_path / "one")
+        replay = replay_.read(tmp_path / "one")
         assert [found.id for found in replay.uncertain] == [1]
         assert replay.torn_bytes == cut - len(whole) // 2
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert [found.id for found in journals.read(tmp_path / "one").uncertain] == [1]
+    assert [found.id for found in replay_.read(tmp_path / "one").uncertain] == [1]
 
 
 def test_segments_go_in_order_once_applied_and_without_open_starts(tmp_path: Path) -> None:
@@ -108,31 +109,31 @@ def test_segments_go_in_order_once_applied_and_without_open_starts(tmp_path: Pat
     journal.applied(sealed)
     assert len(list((tmp_path / "one").glob("*.log"))) <= 2
     journal.flush()
-    replay = journals.read(tmp_path / "one")
+    replay = replay_.read(tmp_path / "one")
     assert (replay.uncertain, replay.unapplied) == ((), ())
 
 
 def test_a_batch_ends_by_itself_when_it_is_large(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "one")
-    for number in range(journals.BATCH_OUTCOMES + 1):
+    for number in range(BATCH_OUTCOMES + 1):
         journal.outcome(outcome(number))
     first = journal.seal()
     assert first is not None
-    assert journals.read(tmp_path / "one").unapplied == (first,)
+    assert replay_.read(tmp_path / "one").unapplied == (first,)
     journal.applied(first)
     second = journal.seal()
     assert second is not None
-    assert (len(first.outcomes), len(second.outcomes)) == (journals.BATCH_OUTCOMES, 1)
+    assert (len(first.outcomes), len(second.outcomes)) == (BATCH_OUTCOMES, 1)
 
 
 def test_the_folder_is_held_while_its_process_lives(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "one")
-    assert journals.folders(tmp_path) == [tmp_path / "one"]
-    assert journals.hold(tmp_path / "one") is None
-    assert journals.held_by_the_living(tmp_path / "one")
+    assert replay_.folders(tmp_path) == [tmp_path / "one"]
+    assert replay_.hold(tmp_path / "one") is None
+    assert replay_.held_by_the_living(tmp_path / "one")
     journal.started(start(1))
     journal.close(settled=True)
-    fd = journals.hold(tmp_path / "one")
+    fd = replay_.hold(tmp_path / "one")
     assert fd is not None, "an open start keeps the folder for recovery"
     os.close(fd)
 
@@ -145,7 +146,7 @@ def test_a_settled_journal_leaves_nothing_behind(tmp_path: Path) -> None:
     assert sealed is not None
     journal.applied(sealed)
     journal.close(settled=True)
-    assert journals.folders(tmp_path) == []
+    assert replay_.folders(tmp_path) == []
 
 
 def test_a_full_disk_refuses_the_start_and_loses_no_outcome(tmp_path: Path) -> None:
@@ -167,19 +168,19 @@ def test_a_full_disk_refuses_the_start_and_loses_no_outcome(tmp_path: Path) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (full, journal.has_room) == (False, True), "it goes on by itself when there is space again"
-    replay = journals.read(tmp_path / "one")
+    replay = replay_.read(tmp_path / "one")
     assert replay.uncertain == ()
     assert [o.id for o in replay.unapplied[0].outcomes] == [1]
 
 
 def test_kill_9_keeps_every_start(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from midsource.mid.journal import Journal, Start\n"
+        "import os, signal, sys; from pathlib import Path; from midsource.mid.journal import Journal; from midsource.mid.records import Start\n"
         "journal = Journal(Path(sys.argv[1]), 'dead')\n"
         "for n in range(1, 501): journal.started(Start(1, 2, n, 3, 4))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    assert not journals.held_by_the_living(tmp_path / "dead")
-    assert len(journals.read(tmp_path / "dead").uncertain) == 500
+    assert not replay_.held_by_the_living(tmp_path / "dead")
+    assert len(replay_.read(tmp_path / "dead").uncertain) == 500

@@ -4,9 +4,10 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
-from midsource.mid import journal, recovery
+from midsource.mid import recovery, replay
 from midsource.mid.dispatch import Lease
-from midsource.mid.journal import Journal, Sealed, Start
+from midsource.mid.journal import Journal
+from midsource.mid.records import Sealed, Start
 from midsource.mid.recovery import Recovered
 from midsource.mid.settle import settle
 from midsource.model.message import MessageEvent
@@ -54,7 +55,7 @@ def test_of_a_dead_process_outcomes_count_starts_are_uncertain_and_the_rest_goes
     assert recover(mid_db, tmp_path) == Recovered(outcomes=1, uncertain=1, released=1)
     assert states(mid_db) == [1, 62, 6, 6, 6]
     assert free(mid_db) == [[3, 4, 5]]
-    assert journal.folders(tmp_path) == []
+    assert replay.folders(tmp_path) == []
     assert recover(mid_db, tmp_path) == Recovered()
 
 
@@ -148,4 +149,4 @@ def test_a_journal_that_cannot_be_read_stops_no_other(mid_db: MidDatabase, tmp_p
     written.started(start(lease, 1))
     die(written)
     assert recover(mid_db, tmp_path).uncertain == 1
-    assert [path.name for path in journal.folders(tmp_path)] == ["broken"]
+    assert [path.name for path in replay.folders(tmp_path)] == ["broken"]

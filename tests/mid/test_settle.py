@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from midsource.mid import dispatch
-from midsource.mid.journal import Outcome, Sealed
+from midsource.mid.records import Outcome, Sealed
 from midsource.mid.settle import Settled, settle
 from midsource.model.message import MessageEvent
 from midsource.testing.leases import again, batches, leased, outcome, states

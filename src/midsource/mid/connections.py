@@ -110,7 +110,7 @@ class Connections:
             assert end.answer is not None
             failure = Attempt(end.stage, end.answer)
         if dest.connections > 1:
-            self._desk.crowded(dest)
+            dest.crowd(asyncio.get_running_loop().time())
         else:
             self._desk.refuse_all(dest, failure)
 
@@ -145,7 +145,7 @@ class _Visit:
     def take(self) -> Transaction | None:
         """Return the next message for this destination."""
         if not self.taken and self._dest.failures:
-            self._desk.reached(self._dest)
+            self._dest.reached()
         transaction = self._desk.take(self._dest)
         if transaction is not None:
             self.taken[transaction.token] = transaction

@@ -21,8 +21,9 @@ import structlog
 from midsource.mid import verdicts
 from midsource.mid.ahead import RENDER_AHEAD, RENDER_BATCH, RenderAhead
 from midsource.mid.dispatch import DeliveryKey, Lease, Message
-from midsource.mid.held import Destination, Fate, Held, Item
-from midsource.mid.journal import Journal, Outcome, Sealed, Start
+from midsource.mid.held import Destination, Fate, Held, Item, transaction_of
+from midsource.mid.journal import Journal
+from midsource.mid.records import Outcome, Sealed, Start
 from midsource.mid.render import Prepared, Rendered, Result, Tokens
 from midsource.model.clock import Clock
 from midsource.model.outcome import Attempt, Lost
@@ -33,12 +34,6 @@ from midsource.smtp.events import Transaction
 
 LEASE_MARGIN_SECONDS = 5.0
 """No final dot later than this before the lease ends (design 7)."""
-REST_SECONDS = 10.0
-MAX_REST_SECONDS = 300.0
-"""A destination where nobody answers rests for 10 s, then twice as long each time, at most 5 minutes."""
-CROWDED_SECONDS = 30.0
-"""How long a destination that refused one more connection is left with those it has."""
-
 _log = structlog.get_logger("midsource.mta")
 
 
@@ -94,19 +89,11 @@ class Desk:
         """Return each destination as `policy.paths` plans it; forget those with nothing left."""
         now = self._loop.time()
         seconds, self._rated_at = now - self._rated_at, now
-        queues = {}
-        for name, dest in list(self._destinations.items()):
-            if seconds > 0:
-                dest.rate += min(1.0, seconds) * (dest.finished / seconds - dest.rate)  # the last second or so counts
-                dest.finished = 0
-            if dest.failures and now > dest.rests_until + MAX_REST_SECONDS:
-                dest.failures = 0
+        for dest in list(self._destinations.values()):
+            dest.measure(now, seconds)
             if dest.is_idle:
-                del self._destinations[name]
-            else:
-                rests, crowded = now < dest.rests_until, now < dest.crowded_until
-                queues[name] = Queue(dest.waiting, dest.connections, dest.rate, rests, crowded)
-        return queues
+                del self._destinations[dest.name]
+        return {name: dest.queue(now) for name, dest in self._destinations.items()}
 
     def leases(self) -> dict[int, int]:
         """Return batch id to token of everything held."""
@@ -229,24 +216,14 @@ class Desk:
 
     def refuse_all(self, dest: Destination, attempt: Attempt) -> None:
         """Nobody could be reached there: every message that waits has had this try, and the destination rests."""
-        dest.failures += 1
-        rest = min(MAX_REST_SECONDS, REST_SECONDS * 2 ** min(10, dest.failures - 1))
-        dest.rests_until = self._loop.time() + rest
+        rest = dest.rest(self._loop.time(), attempt)
         waiting = self._empty(dest, lambda _: True)
         for held, message in waiting:
             self._conclude(held, self._judge(held, message, "", attempt))
+        why = f"{attempt.stage}: {attempt.answer}"
         _log.warning(
-            "destination.down", action="rest", destination=dest.name, seconds=rest, messages=len(waiting),
-            stage=str(attempt.stage), answer=str(attempt.answer),
-        )  # fmt: skip
-
-    def reached(self, dest: Destination) -> None:
-        """Note that a conversation was had there."""
-        dest.failures, dest.rests_until = 0, 0.0
-
-    def crowded(self, dest: Destination) -> None:
-        """Note that it takes the connections it has and no more."""
-        dest.crowded_until = self._loop.time() + CROWDED_SECONDS
+            "destination.down", action="rest", destination=dest.name, seconds=rest, messages=len(waiting), why=why
+        )
 
     def wake_all(self) -> None:
         """Call every connection that waits: there may be work, or an end."""
@@ -301,18 +278,17 @@ class Desk:
         return out
 
     def _stock(self, dest: Destination, held: Held, pairs: list[tuple[Message, Result]]) -> None:
+        refusal = dest.refusal_now(self._loop.time())
         for message, result in pairs:
             if held.fate is not Fate.SEND:
                 self._abandon(held, message)
+            elif refusal is not None:  # it was in the pool when the others had this try
+                self._conclude(held, self._judge(held, message, "", refusal))
             elif isinstance(result, Rendered):
                 self._token += 1
                 self._items[self._token] = Item(held, message, result.message_id, len(result.wire))
                 self._ahead.stock_bytes += len(result.wire)
-                utf8 = not (message.email.isascii() and result.mail_from.isascii())
-                transaction = Transaction(
-                    self._token, result.mail_from, message.email, result.wire, smtputf8=utf8, prestuffed=True
-                )
-                dest.ready.append(transaction)
+                dest.ready.append(transaction_of(self._token, message, result))
             else:
                 self._conclude(held, verdicts.unrenderable(held.lease, message, result.why, self._clock.now()))
         self._wake(dest)
@@ -323,6 +299,5 @@ class Desk:
         self.changed.set()
 
     def _wake(self, dest: Destination) -> None:
-        callbacks, dest.callbacks = dest.callbacks, []
-        for callback in callbacks:
+        for callback in dest.take_callbacks():
             self._loop.call_soon(callback)

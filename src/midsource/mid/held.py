@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from midsource.mid.dispatch import Lease, Message
-from midsource.mid.render import Prepared
+from midsource.mid.render import Prepared, Rendered
+from midsource.model.outcome import Attempt
+from midsource.policy.paths import Queue
 from midsource.smtp.events import Transaction
+
+REST_SECONDS = 10.0
+MAX_REST_SECONDS = 300.0
+"""A destination where nobody answers rests for 10 s, then twice as long each time, at most 5 minutes."""
+CROWDED_SECONDS = 30.0
+"""How long a destination that refused one more connection is left with those it has."""
 
 
 class Fate(StrEnum):
@@ -52,6 +60,12 @@ class Item:
     bytes: int
 
 
+def transaction_of(token: int, message: Message, rendered: Rendered) -> Transaction:
+    """Return what a connection sends; it needs SMTPUTF8 only where an address does."""
+    utf8 = not (message.email.isascii() and rendered.mail_from.isascii())
+    return Transaction(token, rendered.mail_from, message.email, rendered.wire, smtputf8=utf8, prestuffed=True)
+
+
 class Destination:
     """The messages and connections of one recipient domain. ``rate`` is messages a second, lately."""
 
@@ -62,6 +76,7 @@ class Destination:
         self.rendering = 0
         self.connections = 0
         self.failures = 0
+        self.refusal: Attempt | None = None
         self.rests_until = 0.0
         self.crowded_until = 0.0
         self.finished = 0
@@ -71,6 +86,44 @@ class Destination:
     def __repr__(self) -> str:
         """Show what waits and what is open."""
         return f"<Destination {self.name}: {self.waiting} waiting, {self.connections} connections, {self.rate:.0f}/s>"
+
+    def measure(self, now: float, seconds: float) -> None:
+        """Take what was finished in the last ``seconds`` into the rate; forget failures long past."""
+        if seconds > 0:
+            self.rate += min(1.0, seconds) * (self.finished / seconds - self.rate)  # the last second or so counts
+            self.finished = 0
+        if self.failures and now > self.rests_until + MAX_REST_SECONDS:
+            self.failures = 0
+
+    def queue(self, now: float) -> Queue:
+        """Return it as `policy.paths` plans it."""
+        rests, crowded = now < self.rests_until, now < self.crowded_until
+        return Queue(self.waiting, self.connections, self.rate, rests, crowded)
+
+    def rest(self, now: float, refusal: Attempt) -> float:
+        """Note that nobody answered; return for how many seconds it rests."""
+        seconds = min(MAX_REST_SECONDS, REST_SECONDS * (1 << min(10, self.failures)))
+        self.failures += 1
+        self.refusal = refusal
+        self.rests_until = now + seconds
+        return seconds
+
+    def refusal_now(self, now: float) -> Attempt | None:
+        """Return the try that everything for it has had, while it rests."""
+        return self.refusal if now < self.rests_until else None
+
+    def crowd(self, now: float) -> None:
+        """Note that it takes the connections it has and no more."""
+        self.crowded_until = now + CROWDED_SECONDS
+
+    def reached(self) -> None:
+        """Note that a conversation was had there."""
+        self.failures, self.rests_until = 0, 0.0
+
+    def take_callbacks(self) -> list[Callable[[], None]]:
+        """Return, once each, whom to call: connections that found nothing to take."""
+        callbacks, self.callbacks = self.callbacks, []
+        return callbacks
 
     @property
     def waiting(self) -> int:

@@ -19,113 +19,28 @@ disk, `has_room` is false and the caller takes no more work. A torn tail is cut 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import struct
-import zlib
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
 
-import msgspec
-
+from midsource.mid import replay
+from midsource.mid.records import Applied, Key, Numbered, Outcome, Sealed, Start, Withdrawn, frame
 from midsource.model.errors import Failed
 
 SEGMENT_BYTES = 16 * 2**20
 """About 60 000 messages; small enough to be read in a fraction of a second at recovery."""
 JOURNAL_BYTES = 256 * 2**20
 """A process that cannot write to PostgreSQL stops far below this (it leases nothing more); a wall, not a target."""
-RECORD_BYTES = 65_536
-"""No record comes near: a reply is at most 500 characters. A larger length in a file is a torn or foreign tail."""
 
 BATCH_OUTCOMES = 2_000
 """Outcomes of one transaction: a COPY by thousands costs 2 to 4 µs a row, and the commit disappears in it."""
-
-_HEAD = struct.Struct("<II")
-Key: TypeAlias = tuple[int, int, int]
 
 
 class JournalFull(Failed):
     """The journal cannot be written: nothing may be sent any more, because nobody could tell afterwards."""
 
     code = "MS-321"
-
-
-class Start(msgspec.Struct, frozen=True, array_like=True, tag="s"):
-    """The body of this message begins to leave, under this lease."""
-
-    account_id: int
-    delivery_id: int
-    id: int
-    batch_id: int
-    token: int
-
-    @property
-    def key(self) -> Key:
-        """What the later records about this try name."""
-        return (self.batch_id, self.token, self.id)
-
-
-class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="o"):
-    """What came of one try. ``event`` and ``reason`` are of `model.message`; ``again_at``: when it is due again."""
-
-    account_id: int
-    delivery_id: int
-    id: int
-    batch_id: int
-    token: int
-    event: str
-    reason: int
-    reply: str
-    stage: str
-    event_at: datetime
-    message_id: str
-    counts_attempt: bool
-    again_at: datetime | None
-    destination: str
-
-    @property
-    def key(self) -> Key:
-        """The key of its start."""
-        return (self.batch_id, self.token, self.id)
-
-
-class Withdrawn(msgspec.Struct, frozen=True, array_like=True, tag="w"):
-    """A start whose final dot was never sent: the message did not leave."""
-
-    batch_id: int
-    token: int
-    id: int
-
-
-class Numbered(msgspec.Struct, frozen=True, array_like=True, tag="n"):
-    """The outcomes before this record, back to the last of its kind, are batch ``number``."""
-
-    number: int
-
-
-class Applied(msgspec.Struct, frozen=True, array_like=True, tag="a"):
-    """Batch ``number`` of ``segment`` is in PostgreSQL."""
-
-    segment: int
-    number: int
-
-
-Record: TypeAlias = Start | Outcome | Withdrawn | Numbered | Applied
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Record).decode
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """Outcomes that are one transaction; (executor, segment, number) names them for ever."""
-
-    segment: int
-    number: int
-    outcomes: tuple[Outcome, ...]
 
 
 @dataclass(slots=True)
@@ -176,7 +91,7 @@ class Journal:
 
     def started(self, start: Start) -> None:
         """Write that this body begins to leave. Raises JournalFull: then it must not leave."""
-        self._buffer.append(_frame(start))
+        self._buffer.append(frame(start))
         try:
             self.flush()
         except JournalFull:
@@ -189,12 +104,12 @@ class Journal:
     def withdrawn(self, key: Key) -> None:
         """Take a start back: the final dot was never sent."""
         self._close_start(key)
-        self._buffer.append(_frame(Withdrawn(*key)))
+        self._buffer.append(frame(Withdrawn(*key)))
 
     def outcome(self, outcome: Outcome) -> None:
         """Note what came of a try. It is written with the next flush and belongs to the next `seal`."""
         self._close_start(outcome.key)
-        self._buffer.append(_frame(outcome))
+        self._buffer.append(frame(outcome))
         self._collected.append(outcome)
         if len(self._collected) >= BATCH_OUTCOMES:
             self._seal_collected()
@@ -242,7 +157,7 @@ class Journal:
         for segment in self._segments:
             if segment.number == sealed.segment:
                 segment.unapplied.discard(sealed.number)
-        self._buffer.append(_frame(Applied(sealed.segment, sealed.number)))
+        self._buffer.append(frame(Applied(sealed.segment, sealed.number)))
         while len(self._segments) > 1:
             first = self._segments[0]
             if first.open_starts or first.unapplied:
@@ -254,14 +169,14 @@ class Journal:
         self._try_flush()
         self.sync()
         if settled and not self._open and not self.collected and not any(s.unapplied for s in self._segments):
-            remove(self.directory)
+            replay.remove(self.directory)
         os.close(self._segments[-1].fd)
         os.close(self._lock)
 
     def _seal_collected(self) -> None:
         segment = self._segments[-1]
         self._number += 1
-        self._buffer.append(_frame(Numbered(self._number)))
+        self._buffer.append(frame(Numbered(self._number)))
         segment.unapplied.add(self._number)
         self._sealed.append(Sealed(segment.number, self._number, tuple(self._collected)))
         self._collected.clear()
@@ -290,110 +205,12 @@ class Journal:
         self._segments.append(_Segment(number, path, fd))
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What a journal tells: batches not known to be applied, outcomes never sealed, starts without an outcome."""
-
-    unapplied: tuple[Sealed, ...]
-    uncertain: tuple[Start, ...]
-    torn_bytes: int
-
-
-LOOSE = 1 << 62
-"""Number given to outcomes found behind the last mark: no process ever counts so far, so it is theirs alone."""
-
-
-def read(directory: Path) -> Replay:
-    """Read a journal, of a dead process or of one that is stalled. Torn tails are skipped and counted."""
-    batches: dict[tuple[int, int], list[Outcome]] = {}
-    starts: dict[Key, Start] = {}
-    torn = 0
-    for path in sorted(directory.glob("*.log")):
-        segment = int(path.stem)
-        records, torn_here = _records(path.read_bytes())
-        torn += torn_here
-        loose: dict[Key, Outcome] = {}
-        for record in records:
-            match record:
-                case Start():
-                    starts[record.key] = record
-                case Withdrawn():
-                    starts.pop((record.batch_id, record.token, record.id), None)
-                case Outcome():
-                    starts.pop(record.key, None)
-                    loose[record.key] = record
-                case Numbered():
-                    batches[segment, record.number] = list(loose.values())
-                    loose = {}
-                case Applied():
-                    batches.pop((record.segment, record.number), None)
-        if loose:
-            batches[segment, LOOSE] = list(loose.values())
-    unapplied = tuple(Sealed(segment, number, tuple(found)) for (segment, number), found in batches.items())
-    return Replay(unapplied, tuple(starts.values()), torn)
-
-
-def held_by_the_living(directory: Path) -> bool:
-    """Tell whether the process that writes ``directory`` lives (or somebody recovers it right now)."""
-    fd = hold(directory)
-    if fd is None:
-        return directory.exists()
-    os.close(fd)
-    return False
-
-
-def hold(directory: Path) -> int | None:
-    """Take the folder of a dead process: a descriptor to close when done, None if it is held or gone."""
-    try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
-
-
-def folders(root: Path) -> list[Path]:
-    """Return the journal folders of one instance, those of living processes too."""
-    if not root.is_dir():
-        return []
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def remove(directory: Path) -> None:
-    """Remove a journal whose content is all in PostgreSQL."""
-    for path in sorted(directory.glob("*.log")):
-        path.unlink(missing_ok=True)
-    directory.rmdir()
-
-
 def _claim_directory(root: Path, executor: str) -> tuple[Path, int]:
     """Make the folder, held from the first moment it can be seen."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     hidden, final = root / f".{executor}", root / executor
     hidden.mkdir(mode=0o700)
-    fd = hold(hidden)
+    fd = replay.hold(hidden)
     assert fd is not None
     hidden.rename(final)
     return final, fd
-
-
-def _frame(record: Record) -> bytes:
-    payload = _encode(record)
-    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
-
-
-def _records(data: bytes) -> tuple[Iterable[Record], int]:
-    found: list[Record] = []
-    at = 0
-    while at + _HEAD.size <= len(data):
-        length, check = _HEAD.unpack_from(data, at)
-        payload = data[at + _HEAD.size : at + _HEAD.size + length]
-        if length > RECORD_BYTES or len(payload) < length or zlib.crc32(payload) != check:
-            break
-        found.append(_decode(payload))
-        at += _HEAD.size + length
-    return found, len(data) - at

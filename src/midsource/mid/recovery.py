@@ -26,12 +26,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from midsource.mid import dispatch, journal
+from midsource.mid import dispatch, replay
 from midsource.mid.dispatch import DeliveryKey
-from midsource.mid.journal import Outcome, Start
+from midsource.mid.records import Outcome, Start
 from midsource.mid.settle import settle, settle_outcomes
 from midsource.model.clock import Clock
-from midsource.model.errors import MidsourceError
 from midsource.model.message import MessageEvent
 from midsource.model.outcome import Stage
 from midsource.policy.retry import RetryRule, next_attempt
@@ -79,21 +78,21 @@ def recover(
     One journal that cannot be recovered stops no other; it is logged and tried again.
     """
     total = Recovered()
-    for directory in journal.folders(root):
+    for directory in replay.folders(root):
         if directory.name == executor:
             continue
-        fd = journal.hold(directory)
+        fd = replay.hold(directory)
         try:
             if fd is not None:
                 total += _dead(database, directory, clock.now())
             elif directory.exists():
                 total += _stalled(database, directory, clock.now(), stalled_seconds)
-        except (MidsourceError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever one journal holds, the others and sending go on
             _log.error("recovery.failed", action="recover", executor=directory.name, why=str(error))
         finally:
             if fd is not None:
                 os.close(fd)
-    known = {directory.name for directory in journal.folders(root)} | {executor}
+    known = {directory.name for directory in replay.folders(root)} | {executor}
     total += _lost(database, known, clock.now(), lost_seconds)
     if total != Recovered():
         _log.warning(
@@ -104,14 +103,14 @@ def recover(
 
 def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
     executor = directory.name
-    replay = journal.read(directory)
+    told = replay.read(directory)
     outcomes = 0
-    for sealed in replay.unapplied:
+    for sealed in told.unapplied:
         with database.transaction() as conn:
             outcomes += settle(conn, executor, sealed, now).recorded
     with database.transaction() as conn:
         held = _lock(conn, executor)
-        uncertain = [start for start in replay.uncertain if held.get(start.batch_id) == start.token]
+        uncertain = [start for start in told.uncertain if held.get(start.batch_id) == start.token]
         first = conn.execute(
             "insert into journal_applied (process, segment, number) values (%s, %s, 0) on conflict do nothing returning 1",
             (executor, _UNCERTAIN),
@@ -119,7 +118,7 @@ def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
         if first is not None:
             settle_outcomes(conn, executor, _losses(conn, uncertain, "its process was killed", now), now)
         released = dispatch.release(conn, executor, held)
-    journal.remove(directory)
+    replay.remove(directory)
     return Recovered(outcomes, len(uncertain), released)
 
 
@@ -130,19 +129,19 @@ def _stalled(database: Database, directory: Path, now: datetime, seconds: float)
             return Recovered()
     with database.transaction() as conn:
         held = _lock(conn, executor, seconds)
-        replay = journal.read(directory)  # after the lock: neither it nor a renewal can change what we read about them
+        told = replay.read(directory)  # after the lock: neither it nor a renewal can change what we read about them
         applied = set(
             conn.execute("select segment, number from journal_applied where process = %s", (executor,)).fetchall()
         )
         outcomes = [
             outcome
-            for sealed in replay.unapplied
+            for sealed in told.unapplied
             if (sealed.segment, sealed.number) not in applied
             for outcome in sealed.outcomes
             if held.get(outcome.batch_id) == outcome.token
         ]
         settled = settle_outcomes(conn, executor, outcomes, now)
-        uncertain = [start for start in replay.uncertain if held.get(start.batch_id) == start.token]
+        uncertain = [start for start in told.uncertain if held.get(start.batch_id) == start.token]
         settle_outcomes(conn, executor, _losses(conn, uncertain, "its process stalled", now), now)
         released = dispatch.release(conn, executor, held)
     return Recovered(settled.recorded, len(uncertain), released)

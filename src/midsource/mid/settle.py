@@ -19,8 +19,8 @@ from datetime import datetime
 
 from midsource.mid import dispatch
 from midsource.mid.dispatch import DeliveryKey, Due
-from midsource.mid.journal import Outcome, Sealed
 from midsource.mid.ledger import OutcomeRecord, Recorded, record_outcomes
+from midsource.mid.records import Outcome, Sealed
 from midsource.model.message import MessageEvent, MessageState
 from midsource.store.database import Connection
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from midsource.mid.dispatch import Lease, Message
-from midsource.mid.journal import Outcome
+from midsource.mid.records import Outcome
 from midsource.mid.render import Prepared
 from midsource.model.message import MessageEvent, Reason
 from midsource.model.outcome import Attempt, Lost, Stage

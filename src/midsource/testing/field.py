@@ -33,7 +33,7 @@ from midsource.wire import rows
 from midsource.wire.schema import MAX_PART_ROWS, DeliverySpec, Finalise, PartRow
 
 _MTA = """
-import pickle, sys; sys.setswitchinterval(0.001)
+import pickle, sys
 from dataclasses import replace
 from midsource.cli.log import set_up_logging
 from midsource.mid import mta

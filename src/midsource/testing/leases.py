@@ -6,7 +6,7 @@ from datetime import datetime
 
 from midsource.mid import dispatch
 from midsource.mid.dispatch import Lease
-from midsource.mid.journal import Outcome
+from midsource.mid.records import Outcome
 from midsource.model.message import MessageEvent
 from midsource.policy.paths import Head, Want
 from midsource.testing.mid import MidDatabase
