@@ -27,7 +27,6 @@ LAST_BROAD_LOG = "NmsMidSourcing_LastBroadLog_"
 MARKETING_OPTIONS = (
     Option("NmsMidSourcing_PrepareFlow", "3", "calls", "parallel uploads of delivery parts to one mid"),
     Option("NmsBroadcast_MidAnalyzeBatchSize", "2000", "rows", "recipients in one delivery part, before it adapts"),
-    Option("NmsMidSourcing_LogsPeriodHour", "24", "h", "longest window of delivery logs asked for in one page"),
     Option("NmsEmail_RetryCount", "5", "retries", "retries of a message refused for now, for new deliveries"),
     Option("NmsEmail_RetryPeriod", "3600s", "s", "least time between two tries, for new deliveries"),
     Option("NmsBroadcast_MsgValidityDuration", "5d", "d", "how long a new delivery is sent and tried again"),
