@@ -2,7 +2,8 @@
 
 Order: ``midsource.toml`` in the home folder, then the environment (``MIDSOURCE_<SECTION>_<KEY>``), then flags. Unknown
 keys are errors; every problem is reported at once, each naming key, expected and got. Secrets are files in
-``<home>/keys``, never values here. No other module reads the environment.
+``<home>/keys``, never values here, but for a password in a database URL, which is never shown. No other module reads the
+environment.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -20,6 +21,10 @@ from midsource.model.errors import ConfigError, UserError
 FILE_NAME = "midsource.toml"
 Role = Literal["marketing", "mid"]
 Transport = Literal["sandbox", "mx", "smarthost"]
+_POSTGRES_URL = re.compile(
+    r"postgresql://(?:[^\s%/?]|%[0-9A-Fa-f]{2})*/(?:[^\s%/?]|%[0-9A-Fa-f]{2})+(?:\?(?:[^\s%]|%[0-9A-Fa-f]{2})*)?"
+)
+"""What libpq reads without complaint: its own complaint would repeat the URL, password and all."""
 _INSTANCE_NAME = re.compile(r"^[a-z][a-z0-9_]{0,30}$")
 
 
@@ -49,7 +54,9 @@ class InstanceConfig:
 
     name: str
     role: Role
-    database_url: str = ""  # postgresql://… when postgres.mode is external. Default: a database of the embedded server
+    database_url: str = field(
+        default="", repr=False
+    )  # postgresql://… when postgres.mode is external. Default: a database of the embedded server
     host: str = "127.0.0.1"  # address the web process listens on. Default: loopback only
     port: int = 0  # port of the web process. Default: none, must be given
     workers: int = 1  # worker processes. Default: 1
@@ -99,6 +106,20 @@ def environment() -> Mapping[str, str]:
     return dict(os.environ)  # noqa: TID251 - read here only
 
 
+def forget_libpq_variables() -> None:
+    """Remove the ``PG*`` variables of whoever called us from this process, and so from every process it starts.
+
+    A database is what its URL says, and nothing else: a forgotten PGOPTIONS or PGSSLMODE must not change what a time-out
+    is or whether the embedded server answers.
+    """
+    for name in _libpq_variables(os.environ):  # noqa: TID251 - read here only
+        del os.environ[name]  # noqa: TID251 - and changed here only
+
+
+def _libpq_variables(names: Iterable[str]) -> list[str]:
+    return [name for name in names if re.fullmatch(r"PG[A-Z_]+", name)]
+
+
 def load(home: Path, env: Mapping[str, str] | None = None) -> Config:
     """Read and check the configuration of ``home``. Raises ConfigError with every problem, UserError without a file."""
     path = home / FILE_NAME
@@ -109,6 +130,10 @@ def load(home: Path, env: Mapping[str, str] | None = None) -> Config:
         raise UserError(f"there is no {FILE_NAME} in {home}", "run `midsource init` there, or give --home") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError([f"{path}: {exc}"]) from exc
+    except OSError as exc:
+        raise UserError(
+            f"{path} cannot be read ({exc.strerror})", "give another --home, or the right to read it"
+        ) from exc
     return _Reader(env).config(home, document)
 
 
@@ -196,6 +221,7 @@ class _Reader:
 
     def _cross_check(self, postgres: PostgresConfig, instances: tuple[InstanceConfig, ...]) -> None:
         listening: dict[tuple[str, int], str] = {}
+        databases: dict[str, str] = {}
         for instance in instances:
             prefix = f"instances.{instance.name}"
             if not 1 <= instance.port <= 65535:
@@ -206,7 +232,17 @@ class _Reader:
             for key in ("workers", "mtas", "connections_per_destination"):
                 if not 1 <= getattr(instance, key) <= 64:
                     self._problems.append(f"{prefix}.{key}: expected 1 to 64, got {getattr(instance, key)}")
-            if postgres.mode == "external" and not instance.database_url.startswith("postgresql://"):
-                self._problems.append(f"{prefix}.database_url: expected postgresql://… with postgres.mode external")
+            if postgres.mode == "external":
+                self._check_url(f"{prefix}.database_url", instance.database_url, databases)
             if instance.transport == "smarthost" and not re.fullmatch(r"\S+:\d{1,5}", instance.smarthost):
                 self._problems.append(f"{prefix}.smarthost: expected host:port with transport smarthost")
+
+    def _check_url(self, key: str, url: str, databases: dict[str, str]) -> None:
+        """Note what is wrong with the URL of an external database, without repeating it: it may hold a password."""
+        if not _POSTGRES_URL.fullmatch(url):
+            self._problems.append(
+                f"{key}: expected postgresql://user@host/database with postgres.mode external, got "
+                + ("another URL" if url else "nothing")
+            )
+        elif databases.setdefault(url, key) != key:
+            self._problems.append(f"{key}: is already {databases[url]}; each instance has a database of its own")

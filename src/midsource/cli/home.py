@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, fields
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from midsource.cli.setup import DEFAULT_PORT, make_home, set_up
 from midsource.config import Config
 from midsource.store import migrate as migration
 from midsource.store.database import Database
+
+_PASSWORD_PARAMETER = re.compile(r"([?&](?:ssl)?password=)[^&]*")
 
 app = group()
 config_app = group("Show the configuration with its origin, or check it.")
@@ -89,7 +92,8 @@ def effective(config: Config) -> dict[str, object]:
 
 
 def mask(url: str) -> str:
-    """Return a URL with its password replaced."""
+    """Return a URL with its passwords replaced: the one before the host and those among the parameters."""
+    url = _PASSWORD_PARAMETER.sub(r"\1***", url)
     scheme, separator, rest = url.partition("://")
     credentials, at, place = rest.rpartition("@")
     if not at or ":" not in credentials:

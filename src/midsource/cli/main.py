@@ -7,6 +7,8 @@ Exit codes (design 9): 0 fine, 1 the thing failed, 2 wrong use, 3 something is u
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ import typer
 
 from midsource.cli.output import err, say_error
 from midsource.cli.session import Session
-from midsource.config import default_home
+from midsource.config import default_home, forget_libpq_variables
 from midsource.model.errors import MidsourceError, UserError
 
 GROUPS = {
@@ -85,8 +87,15 @@ def midsource(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    forget_libpq_variables()
+    logging.getLogger().addHandler(logging.NullHandler())  # a library's warnings are no sentences; processes log them
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(global_first(given)))
+    code = run(global_first(given))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read us has enough; Python would say so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -53,9 +53,12 @@ def make_home(home: Path, port: int) -> bool:
         return False
     if not 1 <= port <= 65535 - PORTS:
         raise UserError(f"--port {port} leaves no room for {PORTS} ports", "choose one between 1024 and 65000")
+    text = TEMPLATE.format(marketing=port, mid=port + 1, inbox=port + 2, smtp=port + 3)
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(TEMPLATE.format(marketing=port, mid=port + 1, inbox=port + 2, smtp=port + 3), encoding="utf-8")
+        part = path.with_name(f"{FILE_NAME}.new")  # there whole or not at all
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
     except OSError as exc:
         raise Failed(f"{home} cannot be made ({exc.strerror})", "choose another folder with --home") from exc
     return True
