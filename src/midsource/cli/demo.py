@@ -17,9 +17,10 @@ import typer
 
 from midsource.cli.follow import Progress, follow
 from midsource.cli.group import group
+from midsource.cli.launching import await_ready, joins_running, launch
 from midsource.cli.output import err, out, say, say_json, say_table
 from midsource.cli.recipients import import_with_progress
-from midsource.cli.running import await_ready, down, is_up, launch
+from midsource.cli.running import down
 from midsource.cli.session import Opened, Session
 from midsource.cli.setup import DEFAULT_PORT, free_port, make_home, public_url, set_up
 from midsource.config import FILE_NAME, Config
@@ -88,7 +89,7 @@ def demo(
     session: Session = ctx.obj
     began = time.monotonic()
     config = _home(session, port)
-    was_up = is_up(session)
+    was_up = joins_running(session)
     child = None if was_up else launch(session)
     try:
         with session.open("marketing") as opened:

@@ -18,6 +18,7 @@ from midsource.config import Config, InstanceConfig
 from midsource.model.errors import UserError
 from midsource.net.clock import SystemClock
 from midsource.store import migrate
+from midsource.store.budget import WORKER_POOL
 from midsource.store.database import Database
 
 app = group()
@@ -51,7 +52,7 @@ def with_databases(config: Config, urls: Urls) -> Config:
 
 def _check(instance: InstanceConfig) -> None:
     with Database(instance.name, instance.database_url, application="check") as database:
-        migrate.check(database, instance.role)
+        migrate.check(database, instance.role, instance.name)
 
 
 def _web(config: Config, instance: InstanceConfig, name: str) -> None:
@@ -70,7 +71,7 @@ def _worker(config: Config, instance: InstanceConfig, name: str) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    with Database(instance.name, instance.database_url, application=name, max_connections=12) as database:
+    with Database(instance.name, instance.database_url, application=name, max_connections=WORKER_POOL) as database:
         engine = runtime.Engine(
             database,
             name=name,

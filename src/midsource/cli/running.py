@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from midsource.cli.capacity import check_connections
 from midsource.cli.group import group
+from midsource.cli.launching import rows_of, silent, start_detached
 from midsource.cli.logfile import follow, tail
 from midsource.cli.output import err, say, say_json, say_table
 from midsource.cli.session import Session, runtime_folder, serving
 from midsource.cli.specs import process_specs
-from midsource.model.errors import Conflict, Failed, MidsourceError, Unhealthy, UserError
-from midsource.store import migrate, processes
+from midsource.model.errors import Failed, Unhealthy, UserError
+from midsource.store import budget, migrate
 from midsource.store.database import Database
 from midsource.supervise.control import ControlClient
 from midsource.supervise.processes import Supervisor
 
-READY_SECONDS = 60
-"""How long `up --detach` waits for every process to report itself."""
 DOWN_SECONDS = 60
 
 app = group()
@@ -42,6 +40,8 @@ def up(
     """Run the processes of this home until SIGTERM or `midsource down`; each is restarted with back-off."""
     session: Session = ctx.obj
     config = session.config()
+    if count != 1 and "@" not in only:
+        raise UserError("--processes says how many of one process", "name it with --only, as in --only mta@mid1")
     specs = process_specs(config, only, count)
     if detach:
         start_detached(session, only, count)
@@ -50,75 +50,11 @@ def up(
     with serving(config) as urls:
         for instance in config.instances:
             with Database(instance.name, urls(instance), application="up") as database:
-                migrate.check(database, instance.role)
+                migrate.check(database, instance.role, instance.name)
+        check_connections(config, urls, [spec.name for spec in specs])
         use = urls.use
         watch = use.revive if use else lambda: None
         Supervisor(session.home, specs, runtime_dir=runtime_folder(), watch=watch, report=say).run()
-
-
-def start_detached(session: Session, only: str = "", count: int = 1) -> None:
-    """Start a supervisor in the background and wait until its processes are ready. Raises Conflict, Unhealthy, Failed."""
-    await_ready(session, launch(session, only, count))
-
-
-def launch(session: Session, only: str = "", count: int = 1) -> subprocess.Popen[bytes]:
-    """Start a supervisor in the background, in a session of its own. Raises Conflict where one runs."""
-    if ControlClient(session.home).is_running():
-        raise Conflict(f"midsource already runs in {session.home}", "see `midsource ps`; `midsource down` stops it")
-    log = _supervisor_log(session)
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    argv = [sys.executable, "-P", "-m", "midsource", "--home", str(session.home), "up"]
-    argv += ["--only", only, "--processes", str(count)] if only else []
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, cwd="/"
-        )
-
-
-def await_ready(session: Session, child: subprocess.Popen[bytes]) -> None:
-    """Wait until every process of the supervisor ``child`` runs and reports itself. Raises Failed, Unhealthy."""
-    client, log = ControlClient(session.home), _supervisor_log(session)
-    deadline = time.monotonic() + READY_SECONDS
-    while missing := _not_ready(session, client):
-        if child.poll() is not None:
-            raise Failed(f"the supervisor ended at once: {_last_line(log)}", f"see {log}")
-        if time.monotonic() > deadline:
-            raise Unhealthy(f"not ready after {READY_SECONDS} s: {', '.join(missing)}", "see `midsource logs NAME`")
-        time.sleep(0.1)
-
-
-def _supervisor_log(session: Session) -> Path:
-    return session.home / "log" / "supervisor.log"
-
-
-def _not_ready(session: Session, client: ControlClient) -> list[str]:
-    """Return what is not running yet, or not yet reporting itself to its database."""
-    if not client.is_running():
-        return ["supervisor"]
-    try:
-        rows = _rows(client.call("status"))
-    except Unhealthy:
-        return ["supervisor"]
-    missing = [row["name"] for row in rows if row["state"] != "running"]
-    return missing or _silent(session, [row["name"] for row in rows])
-
-
-def _silent(session: Session, names: list[str]) -> list[str]:
-    config = session.config()
-    silent = [name for name in names if name.startswith("sandbox@")]
-    silent = [name for name in silent if not (session.home / "sandbox" / "ports.json").exists()]
-    with serving(config) as urls:
-        for instance in config.instances:
-            mine = [name for name in names if name.partition("@")[2].partition(".")[0] == instance.name]
-            mine = [name for name in mine if not name.startswith("sandbox@")]
-            if mine:
-                with (
-                    Database(instance.name, urls(instance), application="cli") as database,
-                    database.connection() as conn,
-                ):
-                    alive = {row.name for row in processes.listing(conn) if row.alive}
-                silent += [name for name in mine if name not in alive]
-    return silent
 
 
 @app.command()
@@ -146,12 +82,12 @@ def ps(
 ) -> None:
     """Show the processes of this home, and with --who the connections of its databases."""
     session: Session = ctx.obj
-    rows = _rows(ControlClient(session.home).call("ps"))
+    rows = [row | {"connections": budget.of(row["name"])} for row in rows_of(ControlClient(session.home).call("ps"))]
     connections = _connections(session) if who else []
     if json:
         say_json({"processes": rows, "connections": connections})
         return
-    columns = ("process", "state", "pid", "up s", "restarts", "MB", "last end")
+    columns = ("process", "state", "pid", "up s", "restarts", "MB", "connections ≤", "last end")
     say_table(columns, [_ps_row(row) for row in rows])
     if who:
         say()
@@ -187,15 +123,16 @@ def status(
     config = session.config()
     wanted = [spec.name for spec in process_specs(config)]
     try:
-        rows = _rows(ControlClient(session.home).call("status"))
-        running = {row["name"] for row in rows if row["state"] == "running"}
+        rows = rows_of(ControlClient(session.home).call("status"))
+        rows = [row for row in rows if row["state"] == "running"]
+        running = {row["name"] for row in rows}
         problem = ""
     except Unhealthy as exc:
-        running, problem = set(), str(exc)
+        rows, running, problem = [], set(), str(exc)
     absent = [name for name in wanted if name not in running]
     if not absent and not problem:
-        silent = set(_silent(session, wanted))
-        absent = [name for name in wanted if name in silent]
+        unheard = set(silent(session, rows))
+        absent = [name for name in wanted if name in unheard]
     if json:
         say_json({"ok": not absent, "running": sorted(running), "missing": absent, "problem": problem})
     else:
@@ -229,19 +166,15 @@ def logs(
 
 def _control(ctx: typer.Context, verb: str, names: list[str]) -> None:
     session: Session = ctx.obj
-    rows = _rows(ControlClient(session.home).call(verb, names=names))
+    rows = rows_of(ControlClient(session.home).call(verb, names=names))
     for row in rows:
         say(f"{row['name']}: {row['state']}")
 
 
-def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = answer["processes"]
-    return rows
-
-
 def _ps_row(row: dict[str, Any]) -> tuple[Any, ...]:
     memory = round(row["memory_bytes"] / 1_000_000)
-    return (row["name"], row["state"], row["pid"], round(row["up_seconds"]), row["restarts"], memory, row["last_end"])
+    figures = (str(row["pid"] or ""), round(row["up_seconds"]), row["restarts"], memory, row["connections"])
+    return (row["name"], row["state"], *figures, row["last_end"])
 
 
 def _connections(session: Session) -> list[dict[str, Any]]:
@@ -271,19 +204,3 @@ def _log_path(session: Session, name: str) -> Path:
     if not path.exists():
         raise Failed(f"{path} is not there yet", f"{name} has not run in this home")
     return path
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return "no log"
-    return lines[-1][:300] if lines else "no log"
-
-
-def is_up(session: Session) -> bool:
-    """Tell whether everything of this home runs and reports itself."""
-    try:
-        return not _not_ready(session, ControlClient(session.home))
-    except MidsourceError:
-        return False

@@ -13,11 +13,17 @@ from pathlib import Path
 
 from midsource import config as configuration
 from midsource.cli.output import err
+from midsource.cli.specs import process_specs
 from midsource.config import Config, InstanceConfig
 from midsource.model.errors import Unhealthy
-from midsource.store import migrate, processes
+from midsource.store import budget, migrate, processes
 from midsource.store.database import Database
 from midsource.supervise.postgres import EmbeddedPostgres, PostgresUse
+
+LEAST_CONNECTIONS = 100
+"""PostgreSQL's own default."""
+ROOM_CONNECTIONS = 10
+"""Three that the server reserves for its superuser, a backup, psql, and a second `up --only` by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Session:
             instance = replace(chosen, database_url=urls(chosen))
             with Database(chosen.name, instance.database_url, application=f"cli@{chosen.name}") as database:
                 if checked:
-                    migrate.check(database, chosen.role)
+                    migrate.check(database, chosen.role, chosen.name)
                 yield Opened(config, instance, database)
 
 
@@ -89,8 +95,14 @@ def embedded(config: Config) -> EmbeddedPostgres:
         config.home,
         postgres_bin=Path(config.postgres.bin) if config.postgres.bin else None,
         runtime_dir=Path(config.postgres.runtime_dir) if config.postgres.runtime_dir else runtime_folder(),
+        settings={"max_connections": str(_connections_of(config))},
         progress=lambda sentence: err.print(sentence, markup=False, style="dim"),
     )
+
+
+def _connections_of(config: Config) -> int:
+    """Return what the embedded server allows: what this home's processes may want, and room to look inside beside them."""
+    return max(LEAST_CONNECTIONS, budget.needed(spec.name for spec in process_specs(config)) + ROOM_CONNECTIONS)
 
 
 def runtime_folder() -> Path | None:

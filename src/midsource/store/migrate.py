@@ -7,6 +7,8 @@ retries, so a migration never queues behind a long reader while senders queue be
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from midsource.store.database import Connection, Database, said_plainly, scalar
 ROLES = ("marketing", "mid")
 LOCK_TRIES = 30
 """With 2 s of lock time-out each: a migration waits at most a minute for its tables."""
+MIGRATOR_SECONDS = 120
+"""How long a migrator waits for another one: twice what that one may wait for its tables."""
 MIGRATION_LOCK = 0x6D69647372630001
 """Advisory lock key: 'midsrc' and a number; one migrator at a time."""
 MONTHS_AHEAD = 2
@@ -32,11 +36,12 @@ DAYS_AHEAD = 3
 def upgrade(database: Database, role: str) -> None:
     """Migrate ``database`` to the newest schema of ``role``. Raises Unhealthy if the schema is newer than this version."""
     script = _config(role)
-    with said_plainly(database.name):
+    with said_plainly(database.name), _of_the_driver():
         engine = sa.create_engine(_sqlalchemy_url(database.dsn), poolclass=sa.NullPool)
         with engine.connect() as connection:
-            connection.exec_driver_sql("set lock_timeout = '2s'")
+            connection.exec_driver_sql(f"set lock_timeout = '{MIGRATOR_SECONDS}s'")
             connection.exec_driver_sql(f"select pg_advisory_lock({MIGRATION_LOCK})")
+            connection.exec_driver_sql("set lock_timeout = '2s'")
             connection.commit()
             try:
                 _refuse_newer(connection, script, database.name)
@@ -49,17 +54,26 @@ def upgrade(database: Database, role: str) -> None:
         engine.dispose()
 
 
-def check(database: Database, role: str) -> None:
-    """Raise Unhealthy unless the schema is exactly this version's."""
-    head = ScriptDirectory.from_config(_config(role)).get_current_head()
+def check(database: Database, role: str, name: str = "") -> None:
+    """Raise Unhealthy unless the schema is exactly this version's, ConfigError if it is that of another instance.
+
+    ``name`` is the instance's; '' leaves open whose database it is.
+    """
+    script = ScriptDirectory.from_config(_config(role))
+    head = script.get_current_head()
     with database.connection() as conn:
         found = scalar(conn, "select to_regclass('alembic_version')")
         current = scalar(conn, "select version_num from alembic_version") if found else None
+        owner = conn.execute("select name, role from instance").fetchone() if current == head else None
+    if current and current not in {revision.revision for revision in script.walk_revisions()}:
+        raise _newer(database.name, current)
     if current != head:
         raise Unhealthy(
             f"the database of {database.name} has schema {current or 'none'}, this version needs {head}",
-            "run `midsource migrate`, or install the version that the database was made by",
+            "run `midsource migrate`" if current else "run `midsource init`",
         )
+    if name and owner and tuple(owner) != (name, role):
+        raise _foreign(owner[0], owner[1], name, role)
 
 
 def describe_instance(conn: Connection, name: str, role: str) -> uuid.UUID:
@@ -71,7 +85,7 @@ def describe_instance(conn: Connection, name: str, role: str) -> uuid.UUID:
     row = conn.execute("select name, role, generation from instance").fetchone()
     assert row is not None
     if (row[0], row[1]) != (name, role):
-        raise ConfigError([f"this database belongs to the {row[1]} instance {row[0]!r}, not to the {role} {name!r}"])
+        raise _foreign(row[0], row[1], name, role)
     generation: uuid.UUID = row[2]
     return generation
 
@@ -102,16 +116,33 @@ def _sqlalchemy_url(dsn: str) -> str:
     return dsn.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
+@contextmanager
+def _of_the_driver() -> Iterator[None]:
+    """Raise what the driver raised, not its wrapping, so that it is said plainly like everywhere else."""
+    try:
+        yield
+    except sa.exc.DBAPIError as exc:
+        raise exc.orig or exc from exc
+
+
+def _newer(name: str, schema: str) -> Unhealthy:
+    return Unhealthy(
+        f"the database of {name} has schema {schema}, which is newer than this version of midsource",
+        "install the newer version again; nothing was changed",
+    )
+
+
+def _foreign(owner: str, owner_role: str, name: str, role: str) -> ConfigError:
+    return ConfigError([f"this database belongs to the {owner_role} instance {owner!r}, not to the {role} {name!r}"])
+
+
 def _refuse_newer(connection: sa.Connection, script: Config, name: str) -> None:
     if connection.exec_driver_sql("select to_regclass('alembic_version')").scalar() is None:
         return
     current = connection.exec_driver_sql("select version_num from alembic_version").scalar()
     known = {revision.revision for revision in ScriptDirectory.from_config(script).walk_revisions()}
     if current and current not in known:
-        raise Unhealthy(
-            f"the database of {name} has schema {current}, which is newer than this version of midsource",
-            "install the newer version again; nothing was changed",
-        )
+        raise _newer(name, current)
 
 
 def _with_lock_retries(connection: sa.Connection, script: Config) -> None:
