@@ -7,7 +7,7 @@ so no caller can hang or hold an old snapshot open without end. A transaction is
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import psycopg
@@ -27,6 +27,15 @@ IDLE_SECONDS = 60
 """A transaction nobody continues is ended by the server after this."""
 POOL_WAIT_SECONDS = 30
 """Longest wait for a free connection before the caller hears that the instance is overloaded."""
+CONNECT_SECONDS = 5
+"""Longest wait for a server to answer at all; a pool by itself would wait its whole time for one that refuses at once."""
+LINE: dict[str, Any] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""A server whose machine is gone is noticed in a minute (without: after up to two hours). No effect on a local socket."""
 
 
 class Database:
@@ -54,7 +63,9 @@ class Database:
             max_idle=120,
             open=False,
             kwargs={
+                **LINE,
                 "autocommit": True,
+                "connect_timeout": CONNECT_SECONDS,
                 "application_name": application[:63],
                 "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s "
                 f"-c idle_in_transaction_session_timeout={IDLE_SECONDS}s -c timezone=UTC",
@@ -76,10 +87,20 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Lend an autocommit connection: each statement is its own transaction. Raises Unhealthy, Failed, Conflict."""
-        with said_plainly(self.name):
-            self._pool.open()
-            with self._pool.connection() as conn:
-                yield conn
+        with said_plainly(self.name), ExitStack() as lent:
+            if self._pool.closed:
+                self._ask()
+                self._pool.open()
+            try:
+                conn = lent.enter_context(self._pool.connection())
+            except PoolTimeout:
+                self._ask()
+                raise
+            yield conn
+
+    def _ask(self) -> None:
+        """Connect once beside the pool, which never says why it has no connection. Raises what the server says."""
+        psycopg.connect(self.dsn, **LINE, connect_timeout=CONNECT_SECONDS).close()
 
     @contextmanager
     def transaction(self, *, statement_seconds: float | None = None) -> Iterator[Connection]:
@@ -117,10 +138,13 @@ def said_plainly(name: str) -> Iterator[None]:
         raise StatementTimeout(
             f"a statement on {name} ran into its time limit", "it is tried again with less; see the doctor"
         ) from exc
-    except psycopg.OperationalError as exc:
+    except pg.ReadOnlySqlTransaction as exc:
         raise Unhealthy(
-            f"the database of {name} cannot be reached ({_first_line(exc)})",
-            "check `midsource status`; `midsource up` starts the embedded server",
+            f"the database of {name} takes no writes ({_first_line(exc)})", "let its URL lead to the primary server"
+        ) from exc
+    except (psycopg.OperationalError, pg.IdleInTransactionSessionTimeout) as exc:
+        raise Unhealthy(
+            f"the database of {name} cannot be reached ({_first_line(exc)})", _remedy(name, str(exc))
         ) from exc
 
 
@@ -135,6 +159,19 @@ class StatementTimeout(Failed):
     """A statement was cancelled at its time limit; a smaller window or batch may pass."""
 
     code = "MS-310"
+
+
+def _remedy(name: str, said: str) -> str:
+    """Return what an operator does about a server's refusal to be connected to."""
+    if "authentication failed" in said or "no password supplied" in said or "pg_hba.conf" in said:
+        return f"correct user and password in instances.{name}.database_url"
+    if "does not exist" in said:
+        return f"create it, or correct instances.{name}.database_url"
+    if "too many" in said or "connection slots" in said:
+        return (
+            "see `midsource ps --who` for what holds its connections, and raise max_connections or run fewer processes"
+        )
+    return "check `midsource status`; `midsource up` starts the embedded server, an external one is its operator's"
 
 
 def _first_line(exc: BaseException) -> str:
