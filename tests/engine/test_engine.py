@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from functools import partial
+
+import psycopg
 
 from midsource.engine import admin, jobs
-from midsource.store.database import Database, scalar
+from midsource.store.database import LOCK_SECONDS, Database, scalar
 
 Start = Callable[[str], subprocess.Popen[bytes]]
 Eventually = Callable[..., None]
@@ -64,6 +68,53 @@ def test_the_work_of_a_killed_worker_is_taken_over(
     first.wait()
     eventually(lambda: job(engine_db, job_id).outcome == "finished", 60)
     assert (traced(engine_db, "slow-begun-3"), traced(engine_db, "slow-done-3")) == (2, 1)
+
+
+def test_a_killed_worker_started_again_under_its_name_goes_on_with_its_work(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    """As the supervisor does it, long before the killed one counts as dead."""
+    first = start_worker("w1")
+    job_id = ask(engine_db, "slow", 3)
+    eventually(lambda: traced(engine_db, "slow-begun-3") == 1)
+    with engine_db.transaction() as conn:
+        run = admin.run_now(conn, "longRun", "test")
+    eventually(lambda: traced(engine_db, "run-begun") == 1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    start_worker("w1")
+    eventually(lambda: job(engine_db, job_id).outcome == "finished", 60)
+    with engine_db.connection() as conn:
+        eventually(lambda: admin.get_run(conn, run).outcome == "finished", 30)
+    assert (traced(engine_db, "slow-begun-3"), traced(engine_db, "slow-done-3")) == (2, 1)
+
+
+def test_a_slice_that_the_database_would_not_let_begin_is_due_again(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    """Its row is locked for longer than any statement waits for a lock."""
+    start_worker("w1")
+    asked = [ask(engine_db, "follow", subject) for subject in range(20)]
+    waits = "select id from job where enqueued_at is not null and executor is null and finished_at is null"
+    with psycopg.connect(engine_db.dsn) as holder:
+        locked: list[str] = []
+        eventually(lambda: bool(_locked(holder, waits, locked)))
+        time.sleep(LOCK_SECONDS + 1)
+        assert job(engine_db, locked[0]).outcome is None
+    for job_id in asked:
+        eventually(partial(_is_finished, engine_db, job_id))
+
+
+def _locked(holder: psycopg.Connection, query: str, found: list[str]) -> list[str]:
+    """Lock one of the rows and keep it; nothing is locked where there is none."""
+    found += [row[0] for row in holder.execute(f"{query} limit 1 for update skip locked").fetchall()]
+    if not found:
+        holder.rollback()
+    return found
+
+
+def _is_finished(db: Database, job_id: str) -> bool:
+    return job(db, job_id).outcome == "finished"
 
 
 def test_a_worker_told_to_stop_leaves_its_slice_to_the_next(

@@ -6,7 +6,9 @@ connection gives it up by itself. Each turn (once a second, or at once when woke
 1. *ticks*: a technical workflow that is due gets one unfinished run; a tick that finds one unfinished is absorbed.
 2. *outbox*: rows whose next slice is due are handed to the queue under a name made of row and slice, then marked; a crash
    between the two hands over the same name again, which the queue ignores.
-3. *reaper*, every 10 s: work of processes not beaten for 30 s goes back to the queue; rows not beaten for long are due again.
+3. *reaper*, every 10 s: what the engine holds for a life that does not beat any more goes back to the queue, also when the
+   process was started again under its name; a slice that the engine ended without a result (the database was away when it
+   was to be recorded) is due again, and so are rows not beaten for long, whose slice is cancelled so that it blocks none.
 4. *partitions*, every 10 minutes: this month's and the next ones', the next days'.
 """
 
@@ -38,6 +40,7 @@ LOST_AFTER_SECONDS = 180
 Enqueue = Callable[[Table, str, int, str], None]
 """``enqueue(table, id, slice, key)``: idempotent by (table, id, slice); never two of one key at once."""
 Recover = Callable[[list[str]], None]
+Cancel = Callable[[str], None]
 
 log = structlog.get_logger()
 
@@ -45,12 +48,15 @@ log = structlog.get_logger()
 class Leader:
     """Run ``loop`` in a thread of every worker; at most one of them acts."""
 
-    def __init__(self, database: Database, role: str, clock: Clock, enqueue: Enqueue, recover: Recover) -> None:
+    def __init__(
+        self, database: Database, role: str, clock: Clock, enqueue: Enqueue, recover: Recover, cancel: Cancel
+    ) -> None:
         self._database = database
         self._role = role
         self._clock = clock
         self._enqueue = enqueue
         self._recover = recover
+        self._cancel = cancel
         self._next_reap = 0.0
         self._next_partitions = 0.0
         self.wake = threading.Event()
@@ -140,23 +146,32 @@ class Leader:
 
     def _reap(self) -> None:
         with self._database.transaction() as conn:
-            dead = [row for row in processes.listing(conn) if not row.alive and row.kind == "worker"]
-            if dead:
-                self._recover([row.executor for row in dead])
-                conn.execute(
-                    "delete from process where kind = 'worker' and executor = any(%s) and beat_at < now() - interval '1 hour'",
-                    ([row.executor for row in dead],),
-                )
-            for table in ("job", "workflow_run"):
-                lost = conn.execute(
-                    f"update {table} set slices = slices + 1, enqueued_at = null, executor = null, due_at = now() "  # noqa: S608
-                    "where finished_at is null and enqueued_at < now() - make_interval(secs => %(lost)s) "
-                    "and executor is not null and coalesce(beat_at, enqueued_at) < now() - make_interval(secs => %(lost)s) "
-                    "returning id::text",
-                    {"lost": LOST_AFTER_SECONDS},
-                ).fetchall()
-                for (work_id,) in lost:
-                    log.warning("work_reclaimed", action="work_reclaimed", work=work_id)
+            dead = conn.execute(
+                "select distinct executor_id from dbos.workflow_status where status = 'PENDING' and executor_id <> all(%s)",
+                (processes.alive_executors(conn, "worker"),),
+            ).fetchall()
+            processes.forget(conn)
+        if dead:
+            self._recover([executor for (executor,) in dead])
+        with self._database.transaction() as conn:
+            lost = [slice_ for table in ("job", "workflow_run") for slice_ in self._reclaim(conn, table)]
+        for name in lost:
+            log.warning("work_reclaimed", action="work_reclaimed", slice=name)
+            self._cancel(name)
+
+    @staticmethod
+    def _reclaim(conn: Connection, table: Table) -> list[str]:
+        """Make what was lost due again as its next slice; return the engine's names of the slices that were lost."""
+        rows = conn.execute(
+            f"update {table} w set slices = w.slices + 1, enqueued_at = null, executor = null, due_at = now() "  # noqa: S608 - a literal
+            "where finished_at is null and enqueued_at is not null and ("
+            "executor is not null and greatest(beat_at, enqueued_at) < now() - make_interval(secs => %(lost)s) "
+            "or exists (select from dbos.workflow_status s where s.workflow_uuid = %(table)s || ':' || w.id || ':' || w.slices "
+            "and s.status in ('ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))) "
+            "returning %(table)s || ':' || w.id || ':' || w.slices - 1",
+            {"lost": LOST_AFTER_SECONDS, "table": table},
+        ).fetchall()
+        return [name for (name,) in rows]
 
     def _partitions(self) -> None:
         with self._database.transaction() as conn:

@@ -58,7 +58,7 @@ class Engine:
         self._works = works
         self.executor = new_executor(name)
         self._runner = SliceRunner(database, clock, home, instance, self.executor, works)
-        self._leader = Leader(database, role, clock, self._enqueue, self._recover)
+        self._leader = Leader(database, role, clock, self._enqueue, self._recover, self._cancel)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._queued: Callable[[str, str, int], str] = self._slice
@@ -68,6 +68,7 @@ class Engine:
         logging.getLogger("dbos").setLevel(logging.WARNING)
         with said_plainly(self._database.name):
             self._register_workflows()
+            self._beat()  # before any slice is taken: what a life without a beat holds is given to others
             DBOS(config=self._config())
             self._queued = self._registered_slice()
             DBOS.launch()
@@ -145,11 +146,18 @@ class Engine:
         """Put what dead executors held back into its queue."""
         DBOS._recover_pending_workflows(executors)
 
+    def _cancel(self, slice_name: str) -> None:
+        """End a slice that was lost: as long as the engine counts it as running, no other of its key begins."""
+        DBOS.cancel_workflow(slice_name)
+
+    def _beat(self) -> None:
+        with self._database.connection() as conn:
+            processes.beat(conn, self._name, "worker", self.executor)
+
     def _beat_loop(self) -> None:
         while not self._stopping.is_set():
             try:
-                with self._database.connection() as conn:
-                    processes.beat(conn, self._name, "worker", self.executor)
+                self._beat()
             except MidsourceError as exc:
                 log.warning("beat_missed", action="beat_missed", cause=str(exc))
             self._stopping.wait(processes.BEAT_SECONDS)

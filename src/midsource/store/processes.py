@@ -1,4 +1,8 @@
-"""Who is alive: one row a process, beaten every few seconds, read by `ps`, the reaper and commands that need a worker."""
+"""Who is alive: one row a life of a process, beaten every few seconds, read by `ps`, the reaper and who needs a worker.
+
+A killed process is started again under its name within a second, long before its earlier life counts as dead. So a life
+is known by its executor, never by its name: what the earlier one held is handed on by that.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +39,7 @@ def beat(conn: Connection, name: str, kind: Kind, executor: str) -> None:
     conn.execute(
         """
         insert into process (name, kind, host, pid, executor) values (%s, %s, %s, %s, %s)
-        on conflict (name) do update
-           set beat_at = now(), host = excluded.host, pid = excluded.pid, executor = excluded.executor, kind = excluded.kind,
-               started_at = case when process.executor = excluded.executor then process.started_at else now() end
+        on conflict (executor) do update set beat_at = now()
         """,
         (name, kind, socket.gethostname(), os.getpid(), executor),
     )
@@ -49,15 +51,30 @@ def leave(conn: Connection, name: str, executor: str) -> None:
 
 
 def listing(conn: Connection) -> list[ProcessRow]:
-    """Return every process that reported itself in the last day, living and dead."""
+    """Return every process that reported itself in the last day, living and dead, each host's by its latest life."""
     rows = conn.execute(
         """
-        select name, kind, host, pid, executor, started_at, beat_at, beat_at > now() - make_interval(secs => %s)
-          from process where beat_at > now() - interval '1 day' order by name limit 500
+        select distinct on (name, host) name, kind, host, pid, executor, started_at, beat_at,
+               beat_at > now() - make_interval(secs => %s)
+          from process where beat_at > now() - interval '1 day' order by name, host, beat_at desc limit 500
         """,
         (DEAD_AFTER_SECONDS,),
     ).fetchall()
     return [ProcessRow(*row) for row in rows]
+
+
+def alive_executors(conn: Connection, kind: Kind) -> list[str]:
+    """Return the lives of processes of ``kind`` that go on; whatever another life holds is held by a dead one."""
+    rows = conn.execute(
+        "select executor from process where kind = %s and beat_at > now() - make_interval(secs => %s)",
+        (kind, DEAD_AFTER_SECONDS),
+    ).fetchall()
+    return [executor for (executor,) in rows]
+
+
+def forget(conn: Connection) -> None:
+    """Forget lives that ended more than a day ago."""
+    conn.execute("delete from process where beat_at < now() - interval '1 day'")
 
 
 def any_alive(conn: Connection, kind: Kind) -> bool:

@@ -18,13 +18,14 @@ create table option (
     version     bigint not null default 1
 );
 
--- One row a process: what `ps` and the doctor read. A row not beaten for 30 s is a dead process.
+-- One row a life of a process: what `ps` and the doctor read. A row not beaten for 30 s is a dead one. A process that is
+-- started again keeps its name and gets a row of its own, so that what the earlier life held can still be told from it.
 create table process (
-    name       text primary key,           -- web@marketing, mta@mid1.2
+    name       text not null,              -- web@marketing, mta@mid1.2
     kind       text not null check (kind in ('web', 'worker', 'mta', 'inbound')),
     host       text not null,
     pid        integer not null,
-    executor   text not null,              -- unique per start; fences what an earlier life left behind
+    executor   text primary key,           -- unique per start; fences what an earlier life left behind
     started_at timestamptz not null default now(),
     beat_at    timestamptz not null default now()
 );
