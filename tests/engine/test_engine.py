@@ -10,7 +10,8 @@ from functools import partial
 
 import psycopg
 
-from midsource.engine import admin, jobs
+from midsource.engine import admin, history, jobs
+from midsource.net.clock import SystemClock
 from midsource.store.database import LOCK_SECONDS, Database, scalar
 
 Start = Callable[[str], subprocess.Popen[bytes]]
@@ -158,8 +159,6 @@ def test_restart_aborts_the_run_under_way_and_begins_another(
         first = admin.run_now(conn, "longRun", "alice")
         eventually(lambda: traced(engine_db, "run-begun") == 1)
         with engine_db.transaction() as other:
-            from midsource.net.clock import SystemClock
-
             second = admin.restart(other, "longRun", "alice", SystemClock().now())
         assert second != first
         eventually(lambda: admin.get_run(conn, second).outcome == "finished")
@@ -180,3 +179,61 @@ def test_a_due_tick_makes_one_run_and_moves_on(
         eventually(lambda: admin.runs(conn, "longRun")[0].outcome == "finished")
         assert admin.runs(conn, "longRun")[0].asked_by == "schedule"
         assert scalar(conn, "select next_at > now() from workflow where name = 'longRun'")
+
+
+def test_a_broken_schedule_stops_no_other_workflow_and_says_so(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    """Set by hand, by plain SQL: the others tick on."""
+    with engine_db.transaction() as conn:
+        conn.execute(
+            "insert into workflow (name, schedule, next_at) values ('aBroken', 'now and then', now() - interval '1 day'), "
+            "('longRun', '0 0 1 1 *', now() - interval '1 day')"
+        )
+    start_worker("w1")
+    with engine_db.connection() as conn:
+        eventually(lambda: len(admin.runs(conn, "longRun")) == 1)
+        row = admin.get(conn, "aBroken")
+        assert row.failed
+        assert "is not a schedule" in row.last_error
+        assert admin.runs(conn, "aBroken") == []
+
+
+def test_leading_goes_on_when_its_session_is_ended(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    """Twice, and with the engine's own connections ended as well, as when PostgreSQL is started again."""
+    start_worker("w1")
+    for subject in (1, 2):
+        job_id = ask(engine_db, "follow", subject)
+        eventually(lambda job_id=job_id: job(engine_db, job_id).outcome == "finished")
+        with engine_db.connection() as conn:
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and application_name in ('leader', 'w1')"
+            )
+    job_id = ask(engine_db, "follow", 3)
+    eventually(lambda: job(engine_db, job_id).outcome == "finished", 60)
+
+
+def test_history_is_forgotten_after_a_week_and_what_is_unfinished_stays(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    start_worker("w1")
+    done, later = ask(engine_db, "follow", 1), ask(engine_db, "follow", 2)
+    eventually(lambda: all(job(engine_db, one).outcome == "finished" for one in (done, later)))
+    with engine_db.connection() as conn:
+        conn.execute("update job set finished_at = now() - interval '8 days' where id = %s", (done,))
+        conn.execute(
+            "insert into job (id, kind, subject, asked_at, due_at) values ('waits', 'follow', 9, now() - interval '30 days', "
+            "'infinity')"
+        )
+        eventually(lambda: scalar(conn, "select count(*) from dbos.workflow_status where status = 'SUCCESS'") == 2)
+        conn.execute(
+            "update dbos.workflow_status set updated_at = updated_at - 8 * 86400000::bigint where workflow_uuid = %s",
+            (f"job:{done}:0",),
+        )
+    assert history.forget(engine_db, SystemClock().now(), rows=1) == 2
+    assert history.forget(engine_db, SystemClock().now()) == 0
+    with engine_db.connection() as conn:
+        assert conn.execute("select id from job order by subject").fetchall() == [(later,), ("waits",)]

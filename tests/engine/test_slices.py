@@ -186,3 +186,24 @@ def test_a_slice_ends_well_although_the_database_is_away_when_it_is_settled(
     finally:
         opened.join()
         admin_conn.close()
+
+
+def test_no_address_of_a_database_message_reaches_journal_or_job(
+    engine_db: Database, runner: Callable[..., SliceRunner], ask: Callable[[], str]
+) -> None:
+    """PostgreSQL quotes the row that broke a rule; that line is kept for the trace alone."""
+
+    def body(_: Context) -> Report:
+        with engine_db.connection() as conn:
+            conn.execute("create table person (email text primary key)")
+            for _again in range(2):
+                conn.execute("insert into person values ('bob@example.org')")
+        return Report()
+
+    work_id = ask()
+    hand_over(engine_db, "job", work_id)
+    assert runner(body).run("job", work_id, 0) == "failed"
+    with engine_db.connection() as conn:
+        said = job(engine_db, work_id).error + str(admin.journal(conn, f"job:{work_id}"))
+    assert "person_pkey" in said
+    assert "bob@" not in said

@@ -9,7 +9,9 @@ connection gives it up by itself. Each turn (once a second, or at once when woke
 3. *reaper*, every 10 s: what the engine holds for a life that does not beat any more goes back to the queue, also when the
    process was started again under its name; a slice that the engine ended without a result (the database was away when it
    was to be recorded) is due again, and so are rows not beaten for long, whose slice is cancelled so that it blocks none.
-4. *partitions*, every 10 minutes: this month's and the next ones', the next days'.
+4. *partitions*, every 10 minutes: this month's and the next ones', the next days'. *History*, hourly: forgotten after 7 days.
+
+Nothing ends the loop, whatever a driver or the engine raises: a leader that ended would stop every workflow, unseen.
 """
 
 from __future__ import annotations
@@ -17,25 +19,33 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import psycopg
 import structlog
 
-from midsource.engine import ticks
+from midsource.engine import history, ticks
 from midsource.engine.slices import Table
 from midsource.model.clock import Clock
-from midsource.model.errors import MidsourceError
+from midsource.model.errors import UserError
 from midsource.store import migrate, processes
 from midsource.store.database import Connection, Database
 
 TURN_SECONDS = 1.0
 REAP_SECONDS = 10.0
 PARTITION_SECONDS = 600.0
+HISTORY_SECONDS = 3600.0
 LEADER_LOCK = 0x6D69647372630002
 """Advisory lock key: 'midsrc' and a number; one leader an instance."""
 OUTBOX_BATCH = 100
-LOST_AFTER_SECONDS = 180
-"""An unfinished slice not beaten for three times its longest duration is lost, whoever held it."""
+LOST_AFTER_SECONDS = 900
+"""An unfinished slice not beaten for this long hangs: the longest statement of any takes 600 s (targeting), and beats after it."""
+BROKEN_SCHEDULE_WAIT = timedelta(hours=1)
+"""A schedule that cannot be read is looked at again after this; `workflow start` looks at once."""
+SESSION = (
+    "-c statement_timeout=10s -c tcp_user_timeout=20s "
+    "-c idle_session_timeout=30s"  # the lock of a machine that is gone is free after this; a leader speaks each second
+)
 
 Enqueue = Callable[[Table, str, int, str], None]
 """``enqueue(table, id, slice, key)``: idempotent by (table, id, slice); never two of one key at once."""
@@ -59,6 +69,7 @@ class Leader:
         self._cancel = cancel
         self._next_reap = 0.0
         self._next_partitions = 0.0
+        self._next_history = 0.0
         self.wake = threading.Event()
         self.stopping = threading.Event()
 
@@ -66,10 +77,12 @@ class Leader:
         """Lead while the lock is ours, try for it each second while it is not; ends when ``stopping`` is set."""
         while not self.stopping.is_set():
             try:
-                with psycopg.connect(self._database.dsn, autocommit=True, application_name="leader") as session:
+                with psycopg.connect(
+                    self._database.dsn, autocommit=True, application_name="leader", connect_timeout=10, options=SESSION
+                ) as session:
                     self._lead(session)
-            except (psycopg.Error, MidsourceError) as exc:
-                log.warning("leader_interrupted", action="leader_interrupted", cause=str(exc).splitlines()[0])
+            except Exception as exc:  # noqa: BLE001 - see the module: it never ends by itself
+                _warn("leader_interrupted", exc)
                 self.stopping.wait(TURN_SECONDS)
 
     def _lead(self, session: psycopg.Connection) -> None:
@@ -78,6 +91,8 @@ class Leader:
             if not leading:
                 row = session.execute("select pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()
                 leading = bool(row and row[0])
+                # What ended the leader before us, the database as a rule, may have kept the living from beating, too.
+                self._next_reap = time.monotonic() + 2 * processes.BEAT_SECONDS
             else:
                 session.execute("select 1")  # a cut session has lost the lock: find out before acting
             if leading:
@@ -88,37 +103,60 @@ class Leader:
     def turn(self) -> None:
         """Do one turn; a step that fails is logged and leaves the others their chance."""
         now = time.monotonic()
-        steps: list[Callable[[], None]] = [self._tick, self._hand_over]
+        steps: list[Callable[[], object]] = [self._tick, self._hand_over]
         if now >= self._next_reap:
             self._next_reap = now + REAP_SECONDS
             steps.insert(0, self._reap)
         if now >= self._next_partitions:
             self._next_partitions = now + PARTITION_SECONDS
             steps.insert(0, self._partitions)
+        if now >= self._next_history:
+            self._next_history = now + HISTORY_SECONDS
+            steps.append(self._history)
         for step in steps:
             try:
                 step()
-            except (psycopg.Error, MidsourceError) as exc:
-                log.warning("leader_step_failed", action="leader_step_failed", step=step.__name__, cause=str(exc))
+            except Exception as exc:  # noqa: BLE001 - each step fails alone, whatever the engine below raises
+                _warn("leader_step_failed", exc, step=getattr(step, "__name__", ""))
 
     def _tick(self) -> None:
         now = self._clock.now()
-        with self._database.transaction() as conn:
+        with self._database.connection() as conn:
             due = conn.execute(
-                "select name, schedule, zone from workflow where state in (2, 11) and (next_at is null or next_at <= %s) "
-                "for update skip locked limit %s",
+                "select name from workflow where state in (2, 11) and (next_at is null or next_at <= %s) limit %s",
                 (now, OUTBOX_BATCH),
             ).fetchall()
-            for name, schedule, zone in due:
+        for (name,) in due:
+            try:
+                self._tick_one(name, now)
+            except Exception as exc:  # noqa: BLE001 - each tick fails alone
+                _warn("tick_failed", exc, workflow=name)
+
+    def _tick_one(self, name: str, now: datetime) -> None:
+        """Move a workflow to its next tick and make its run, in one transaction; another leader may be just doing so."""
+        with self._database.transaction() as conn:
+            row = conn.execute(
+                "select schedule, zone from workflow where name = %s and state in (2, 11) "
+                "and (next_at is null or next_at <= %s) for update skip locked",
+                (name, now),
+            ).fetchone()
+            if row is None:
+                return
+            try:
+                following = ticks.next_tick(row[0], row[1], now)
+            except UserError as exc:  # set by hand: this workflow says so, the others go on
                 conn.execute(
-                    "update workflow set next_at = %s where name = %s", (ticks.next_tick(schedule, zone, now), name)
+                    "update workflow set failed = true, last_error = %s, next_at = %s where name = %s",
+                    (str(exc), now + BROKEN_SCHEDULE_WAIT, name),
                 )
-                conn.execute(
-                    "insert into workflow_run (workflow, asked_by, due_at) "
-                    "select name, 'schedule', greatest(now(), not_before) from workflow where name = %s "
-                    "on conflict (workflow) where finished_at is null do nothing",
-                    (name,),
-                )
+                return
+            conn.execute("update workflow set next_at = %s where name = %s", (following, name))
+            conn.execute(
+                "insert into workflow_run (workflow, asked_by, due_at) "
+                "select name, 'schedule', greatest(now(), not_before) from workflow where name = %s "
+                "on conflict (workflow) where finished_at is null do nothing",
+                (name,),
+            )
 
     def _hand_over(self) -> None:
         with self._database.connection() as conn:
@@ -138,9 +176,14 @@ class Leader:
             f"{query} and enqueued_at is null and due_at <= now() order by due_at limit {OUTBOX_BATCH}"
         ).fetchall()
         for work_id, number, key in rows:
-            self._enqueue(table, work_id, number, key)
+            try:
+                self._enqueue(table, work_id, number, key)
+            except Exception as exc:  # noqa: BLE001 - one that cannot be handed over holds up no other
+                _warn("not_handed_over", exc, work=work_id)
+                continue
             conn.execute(
-                f"update {table} set enqueued_at = now() where id::text = %s and slices = %s",  # noqa: S608 - a literal
+                f"update {table} set enqueued_at = now() "  # noqa: S608 - a literal
+                "where id::text = %s and slices = %s and enqueued_at is null",
                 (work_id, number),
             )
 
@@ -176,3 +219,13 @@ class Leader:
     def _partitions(self) -> None:
         with self._database.transaction() as conn:
             migrate.ensure_partitions(conn, self._role, self._clock.now())
+
+    def _history(self) -> None:
+        forgotten = history.forget(self._database, self._clock.now())
+        if forgotten:
+            log.info("history_forgotten", action="history_forgotten", rows=forgotten)
+
+
+def _warn(event: str, exc: Exception, **about: str) -> None:
+    """Log a failure by its first line: the ones after it may quote rows."""
+    log.warning(event, action=event, cause=(str(exc).splitlines() or [""])[0][:500], error=type(exc).__name__, **about)

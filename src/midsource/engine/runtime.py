@@ -3,7 +3,7 @@
 DBOS gives a queue shared by all workers and machines, never two runs of one key at once, and recovery of what a dead
 process held. A queued item is one slice, named by row and slice number, so handing it over twice is handing it over once.
 Known traps, all tried (design 3): stable unique executor id, pinned application version, JSON not pickle, one DBOS a
-process, few queues. Engine history is kept 7 days.
+process, few queues. Engine history is kept 7 days (``history``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -26,18 +25,18 @@ from midsource.engine.work import Works
 from midsource.model.clock import Clock
 from midsource.model.errors import MidsourceError
 from midsource.store import processes
-from midsource.store.database import Database, said_plainly
+from midsource.store.budget import ENGINE_POOL
+from midsource.store.database import LINE, Database, said_plainly
 
 QUEUE = "slices"
 QUEUE_POLL_SECONDS = 0.5
 """People wait for hand-over and orders; two polls a second cost a worker eight small transactions a second."""
 SLICES_AT_ONCE = 6
 """Slices one worker runs at once: they wait for HTTP and the database most of their time."""
-POOL_SIZE = 5
 APPLICATION_VERSION = "slices-1"
 """Pinned: a slice carries only (table, id, number), so workers of two releases can share the queue."""
-STOP_SECONDS = 20
-ENGINE_HISTORY_DAYS = 7
+STOP_SECONDS = 15
+"""Less than the 20 s after which the supervisor kills: the goodbye comes after it."""
 
 log = structlog.get_logger()
 
@@ -85,14 +84,15 @@ class Engine:
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Ask bodies to leave at their next beat, wait for them (20 s at most), and say goodbye."""
-        self._stopping.set()
+        """Ask bodies to leave at their next beat, wait for them (15 s at most), and say goodbye."""
         self._runner.stopping.set()
         self._leader.stopping.set()
         self._leader.wake.set()
+        self._threads[0].join(timeout=1)  # leading: nothing more is handed over
         DBOS.destroy(workflow_completion_timeout_sec=STOP_SECONDS, destroy_registry=True)
+        self._stopping.set()  # beating until here: what is settling now is not a dead life's
         for thread in self._threads:
-            thread.join(timeout=processes.BEAT_SECONDS + 1)
+            thread.join(timeout=1)
         try:
             with self._database.connection() as conn:
                 processes.leave(conn, self._name, self.executor)
@@ -103,7 +103,8 @@ class Engine:
         return DBOSConfig(
             name="midsource",
             system_database_url=self._database.dsn.replace("postgresql://", "postgresql+psycopg://", 1),
-            sys_db_pool_size=POOL_SIZE,
+            sys_db_pool_size=ENGINE_POOL,
+            db_engine_kwargs={"connect_args": {**LINE, "application_name": self._name[:63]}},
             executor_id=self.executor,
             application_version=APPLICATION_VERSION,
             serializer=DBOSPortableJSONSerializer(),
@@ -158,17 +159,6 @@ class Engine:
         while not self._stopping.is_set():
             try:
                 self._beat()
-            except MidsourceError as exc:
-                log.warning("beat_missed", action="beat_missed", cause=str(exc))
+            except Exception as exc:  # noqa: BLE001 - a life that stops beating counts as dead, whatever the cause
+                log.warning("beat_missed", action="beat_missed", cause=(str(exc).splitlines() or [""])[0])
             self._stopping.wait(processes.BEAT_SECONDS)
-
-
-def forget_history(database: Database) -> int:
-    """Delete engine history of finished slices older than 7 days; return the number of rows."""
-    cutoff_ms = int((time.time() - ENGINE_HISTORY_DAYS * 86400) * 1000)
-    with database.transaction() as conn:
-        deleted = conn.execute(
-            "delete from dbos.workflow_status where status in ('SUCCESS', 'ERROR', 'CANCELLED') and updated_at < %s",
-            (cutoff_ms,),
-        )
-        return deleted.rowcount

@@ -136,7 +136,8 @@ class SliceRunner:
                 raise Cancelled("stopped, or taken over by another worker")
 
     def _say(self, held: Held, level: str, line: str) -> None:
-        log.info("journal", action="journal", work=held.id, name=held.name, level_said=level, line=line)
+        level = level if level in ("info", "warning", "error") else "info"
+        getattr(log, level)("journal", action="journal", work=held.id, name=held.name, line=line)
         try:
             with self._database.connection() as conn:
                 journal = held.name if held.table == "workflow_run" else f"job:{held.id}"
@@ -146,7 +147,7 @@ class SliceRunner:
                     (
                         journal,
                         run_id,
-                        level if level in ("info", "warning", "error") else "info",
+                        level,
                         line[:MAX_ERROR_TEXT],
                     ),
                 )
@@ -183,9 +184,7 @@ class SliceRunner:
 
     def _settle_failure(self, held: Held, exc: Exception) -> str:
         known = isinstance(exc, MidsourceError)
-        sentence = (
-            str(exc) if known else str(Bug(f"{type(exc).__name__}: {exc}", "please report it with the worker's log"))
-        )
+        sentence = str(exc) if known else str(Bug(_first_line(exc), "please report it with the worker's log"))
         if not known:
             log.error(
                 "slice_bug", action="slice_bug", work=held.id, name=held.name, trace=traceback.format_exc()[-4000:]
@@ -276,3 +275,8 @@ class SliceRunner:
         pause = back_off(row[0] if row else 1) or timedelta(0)
         conn.execute("update workflow set not_before = now() + %s where name = %s", (pause, held.name))
         return "failed"
+
+
+def _first_line(exc: Exception) -> str:
+    """Name an unexpected failure by its first line: what a database says after it quotes rows, and so addresses."""
+    return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"
