@@ -136,3 +136,29 @@ def test_rows_of_one_shape_take_the_same_branches(rows: list[dict[str, Any]]) ->
     for row in rows:
         text = template.render(names_of(row, {}, {}, {}))
         assert texts.setdefault(found.shape_of(row), text) == text
+
+
+KINDS = (
+    "{% if recipient.a is empty %}1{% elif recipient.b is none or not recipient.c %}2{% endif %}"
+    "{% if recipient.d == '' %}3{% elif none != recipient.a and (recipient.b or recipient.d) %}4{% endif %}"
+    "{{ recipient.a if recipient.e else recipient.b }}{% set full = recipient.c is not empty %}{% if full %}5{% endif %}"
+    "{% if recipient.e == 0 %}6{% endif %}{% for x in recipient.f if recipient.d %}7{% endfor %}"
+)
+ANYTHING: st.SearchStrategy[Any] = st.sampled_from([None, "", " ", "x", "y", [], [1], 0, 1, 0.0, 2.5, False, True, {}])
+REMEMBERING, FORGETFUL = finder(KINDS), finder(KINDS)
+DATA = st.dictionaries(st.sampled_from("abcdef"), ANYTHING)
+
+
+@given(st.lists(DATA, min_size=2, max_size=20))
+def test_a_remembered_outcome_is_what_evaluation_gives(rows: list[dict[str, Any]]) -> None:
+    shared, forgetful = REMEMBERING, FORGETFUL
+    for row in rows:
+        forgetful._outcomes.clear()
+        assert shared.shape_of(row) == forgetful.shape_of(row)
+
+
+def test_people_who_differ_in_values_only_asked_for_being_there_cost_a_look_up() -> None:
+    """Names and points are all different; evaluated for each, a preparation took most of its time here."""
+    found = finder("{% if recipient.a is not empty %}1{% endif %}{% if recipient.b %}2{% endif %}")
+    assert len({found.shape_of({"a": f"person {n}", "b": n}) for n in range(1, 1_000)}) == 1
+    assert len(found._outcomes) == 1

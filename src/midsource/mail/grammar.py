@@ -62,6 +62,12 @@ def suggestion(wrong: str, known: Collection[str]) -> str:
 def uses(tree: nodes.Node) -> Iterator[Use]:
     """Yield every field a checked tree reads."""
     for node in _lookups(tree):
+        yield from uses_at(node)
+
+
+def uses_at(node: nodes.Node) -> Iterator[Use]:
+    """Yield the field that this node itself reads, nothing where it reads none."""
+    if isinstance(node, nodes.Getattr | nodes.Getitem):
         root, field = _root_and_field(node)
         if root is not None and field is not None:
             yield Use(root, field, node.lineno)

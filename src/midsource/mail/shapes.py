@@ -6,13 +6,14 @@ condition (``if``, ``elif``, inline ``if``, whether a loop has turns) comes out 
 ``check_render``: a name that is unknown only in one branch is then found before the first message, with its line.
 
 Conditions are not guessed: they are evaluated by the same compiled template code, reduced to its conditions (a *probe*).
-Their outcome is remembered by the values of the fields that occur in them, so most recipients cost a look-up. Conditions
-on ``links`` see sample links. What cannot be evaluated is a shape of its own, so its problem is shown too.
+Their outcome is remembered by the fields that occur in them: by kind (none, "", empty, false, something) where conditions
+only ask whether there is something, by value elsewhere, so nearly every recipient costs a look-up. Conditions on
+``links`` see sample links. What cannot be evaluated is a shape of its own, so its problem is shown too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -31,6 +32,9 @@ MAX_SHAPES = 500
 _REMEMBERED = 20_000
 """Outcomes kept, then forgotten together: fields in conditions (language, gender, segment) take few values."""
 _FILLED, _EMPTY, _MISSING = range(3)
+_NONE, _NO_TEXT, _NO_ITEMS, _FALSE, _SOMETHING, _ABSENT_KIND = range(6)
+_KIND_TESTS = frozenset({"empty", "none"})
+"""Tests after ``is`` that the kind of a value answers."""
 _NOTHING: tuple[Any, ...] = (None, "", [])
 _ABSENT = object()
 _SAMPLE = RecipientEnvelope(
@@ -54,9 +58,10 @@ class ShapeFinder:
         """Compile the content; raise ContentError with every mistake found."""
         self._skeleton = Skeleton.compile(content, boundary="sample00", delivery=delivery, brand=brand)
         self._delivery, self._brand = delivery, brand
-        self._probes, fields, in_conditions = _probes(content)
+        self._probes, fields, by_value, by_kind = _probes(content)
         self.fields = tuple(sorted(fields))
-        self._in_conditions = tuple(sorted(in_conditions))
+        self._by_value = tuple(sorted(by_value))
+        self._by_kind = tuple(sorted(by_kind - by_value))
         self._outcomes: dict[Hashable, Hashable] = {}
 
     def shape_of(self, data: Mapping[str, Any]) -> Hashable:
@@ -78,9 +83,9 @@ class ShapeFinder:
     def _outcome(self, data: Mapping[str, Any]) -> Hashable:
         if not self._probes:
             return None
-        values = [data.get(name, _ABSENT) for name in self._in_conditions]
+        values = [data.get(name, _ABSENT) for name in self._by_value]
         # With their types: 1, 1.0 and True are one key of a dictionary and three things to a template.
-        key = (*values, *map(type, values))
+        key = (*values, *map(type, values), *[_kind(data.get(name, _ABSENT)) for name in self._by_kind])
         try:
             known = self._outcomes.get(key)
         except TypeError:  # a list is no key
@@ -109,9 +114,25 @@ def _state(value: object) -> int:
     return _EMPTY if value in _NOTHING else _FILLED
 
 
-def _probes(content: Content) -> tuple[list[Template], set[str], set[str]]:
-    """Return the probes of a content, the recipient fields it uses, and those its conditions depend on."""
-    probes, fields, in_conditions = [], set(), set()
+def _kind(value: object) -> int:
+    """Tell apart what truth, ``is empty``, ``is none`` and comparing with "" or none tell apart."""
+    if value is _ABSENT:
+        return _ABSENT_KIND
+    if value:
+        return _SOMETHING
+    if value is None:
+        return _NONE
+    if value == "":
+        return _NO_TEXT
+    return _NO_ITEMS if isinstance(value, list | tuple | dict) else _FALSE
+
+
+def _probes(content: Content) -> tuple[list[Template], set[str], set[str], set[str]]:
+    """Return the probes of a content, the fields it uses, and those whose value, or only kind, its conditions depend on."""
+    probes: list[Template] = []
+    fields: set[str] = set()
+    by_value: set[str] = set()
+    by_kind: set[str] = set()
     for name, source in content.sources():
         tree, problems = parse(name, source)
         if tree is None or problems:
@@ -120,9 +141,51 @@ def _probes(content: Content) -> tuple[list[Template], set[str], set[str]]:
         if not any(tree.find(kind) for kind in (nodes.If, nodes.For, nodes.CondExpr)):
             continue
         reduced = _Probing().visit(tree)
-        in_conditions |= _recipient_fields(reduced)
+        asked = {id(node) for node in _asked_for_kind(reduced)}
+        for node in reduced.find_all((nodes.Getattr, nodes.Getitem)):
+            field = _field_of(node)
+            if field is not None:
+                (by_kind if id(node) in asked else by_value).add(field)
         probes.append(Template(name, reduced, html=name == "html", flavour="plain"))
-    return probes, fields, in_conditions
+    return probes, fields, by_value, by_kind
+
+
+def _asked_for_kind(tree: nodes.Node) -> Iterator[nodes.Node]:
+    """Yield the nodes of ``tree`` of which only the kind is asked: as a condition, by ``not``, a test, or a comparison."""
+    for branch in tree.find_all((nodes.If, nodes.CondExpr, nodes.For)):
+        if isinstance(branch, nodes.If | nodes.CondExpr | nodes.For) and branch.test is not None:
+            yield from _judged(branch.test)
+    for negation in tree.find_all(nodes.Not):
+        yield from _judged(negation.node)
+    for test in tree.find_all(nodes.Test):
+        if test.name in _KIND_TESTS:
+            yield test.node
+    for comparison in tree.find_all(nodes.Compare):
+        sides = [comparison.expr, *(operand.expr for operand in comparison.ops)]
+        if [operand.op for operand in comparison.ops] in (["eq"], ["ne"]) and any(map(_is_nothing, sides)):
+            yield from sides
+
+
+def _judged(condition: nodes.Node) -> Iterator[nodes.Node]:
+    """Yield the parts of a condition whose truth alone decides it."""
+    match condition:
+        case nodes.Filter(name="_taken"):
+            assert condition.node is not None
+            yield from _judged(condition.node)
+        case nodes.And() | nodes.Or():
+            yield from _judged(condition.left)
+            yield from _judged(condition.right)
+        case _:
+            yield condition
+
+
+def _is_nothing(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Const) and (node.value is None or node.value == "")
+
+
+def _field_of(node: nodes.Node) -> str | None:
+    """Return the recipient field that ``node`` reads, None where it reads none."""
+    return next((use.field for use in grammar.uses_at(node) if use.root == "recipient"), None)
 
 
 def _recipient_fields(tree: nodes.Node) -> set[str]:
