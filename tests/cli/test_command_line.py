@@ -106,6 +106,9 @@ def test_ports_that_leave_no_room_are_refused(tmp_path: Path) -> None:
 def test_a_password_in_a_url_is_masked() -> None:
     assert mask("postgresql://bob:secret@db/one") == "postgresql://bob:***@db/one"
     assert mask("postgresql://db/one") == "postgresql://db/one"
+    assert mask("postgresql://bob@db/one?password=secret&sslmode=require") == (
+        "postgresql://bob@db/one?password=***&sslmode=require"
+    )
 
 
 def test_logs_are_filtered_by_level_and_text_over_rotation(tmp_path: Path) -> None:
@@ -118,3 +121,23 @@ def test_logs_are_filtered_by_level_and_text_over_rotation(tmp_path: Path) -> No
     assert not passes('{"level": "info"}', "error", "")
     with pytest.raises(UserError, match="is no level"):
         tail(log, 1, level="loud")
+
+
+def test_what_libraries_log_is_found_by_level() -> None:
+    """In a process of its own: it sets up logging for good."""
+    program = (
+        "import logging; from midsource.cli.log import set_up_logging; set_up_logging('web@mid1'); "
+        "logging.getLogger('some.library').warning('a \"quoted\" %s', 'word')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert passes(done.stderr.strip(), "warning", "")
+    assert json.loads(done.stderr)["event"] == 'a "quoted" word'
+
+
+@pytest.mark.parametrize("words", [["config", "check"], ["workflow", "list"]])
+def test_a_home_that_cannot_be_read_is_one_sentence(tmp_path: Path, words: list[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    done = midsource(*words, home=file)
+    assert done.returncode == 2
+    assert "cannot be read (Not a directory)" in done.stderr

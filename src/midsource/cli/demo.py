@@ -90,6 +90,7 @@ def demo(
     began = time.monotonic()
     config = _home(session, port)
     was_up = joins_running(session)
+    _databases(config)
     child = None if was_up else launch(session)
     try:
         with session.open("marketing") as opened:
@@ -110,10 +111,13 @@ def _home(session: Session, port: int) -> Config:
     sandboxed = [i for i in config.instances if i.role == "mid" and i.transport == "sandbox"]
     if not sandboxed:
         raise Failed("no mid of this home sends into the sandbox, and a demo mails nobody real", "use another --home")
+    return config
+
+
+def _databases(config: Config) -> None:
     with err.status("preparing databases"):
         for line in set_up(config):
             err.print(line, markup=False, style="dim")
-    return config
 
 
 def _people(opened: Opened, count: int) -> ImportResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -41,10 +43,12 @@ def follow(path: Path, *, level: str = "", text: str = "") -> Iterator[str]:
             *whole, rest = (rest + chunk).split("\n")
             yield from (line for line in whole if passes(line, level, text))
             continue
-        if path.exists() and path.stat().st_ino != inode:
-            stream.close()
-            stream = path.open("r", encoding="utf-8", errors="replace")
-            inode = path.stat().st_ino
+        with contextlib.suppress(FileNotFoundError):  # between the two steps of a rotation
+            if path.stat().st_ino != inode:
+                successor = path.open("r", encoding="utf-8", errors="replace")
+                stream.close()
+                stream, inode = successor, os.fstat(successor.fileno()).st_ino
+                continue
         time.sleep(POLL_SECONDS)
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from midsource.cli.group import group
 from midsource.cli.log import set_up_logging
 from midsource.cli.session import Session, Urls, serving
 from midsource.config import Config, InstanceConfig
-from midsource.model.errors import UserError
+from midsource.model.errors import MidsourceError, UserError
 from midsource.net.clock import SystemClock
 from midsource.store import migrate
 from midsource.store.budget import WORKER_POOL
@@ -36,13 +37,21 @@ def process(
     if kind not in RUNNERS:
         raise UserError(f"there is no process kind {kind!r}", f"there are {', '.join(RUNNERS)}")
     set_up_logging(name)
+    try:
+        _run(kind, config, instance.name, name)
+    except MidsourceError as exc:  # also as a line that `logs --level error` finds
+        structlog.get_logger().error("ended", action="ended", cause=str(exc), code=exc.code)
+        raise
+
+
+def _run(kind: str, config: Config, instance: str, name: str) -> None:
     if kind == "sandbox":
         _sandbox(config)
         return
     with serving(config) as urls:
         resolved = with_databases(config, urls)
-        _check(resolved.instance(instance.name))
-        RUNNERS[kind](resolved, resolved.instance(instance.name), name)
+        _check(resolved.instance(instance))
+        RUNNERS[kind](resolved, resolved.instance(instance), name)
 
 
 def with_databases(config: Config, urls: Urls) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from midsource.cli.output import err, say, say_json, say_table
 from midsource.cli.session import Opened, Session
 from midsource.marketing import fields, importing, recipients
 from midsource.marketing.importing import ImportResult
+from midsource.model.errors import UserError
 from midsource.net.clock import SystemClock
 
 app = group("Import, list, show and erase people; add own fields.")
@@ -118,6 +120,8 @@ def erase(
 ) -> None:
     """Erase everybody who has this address: the person goes, the delivery log keeps its row without the address."""
     session: Session = ctx.obj
+    if not yes and not sys.stdin.isatty():
+        raise UserError("erasing cannot be undone, and nobody is here to be asked", "repeat with --yes")
     if not yes:
         typer.confirm(f"Erase {email} and their address from every delivery log?", abort=True)
     with session.open("marketing") as opened, opened.database.transaction() as conn:

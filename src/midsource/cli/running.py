@@ -198,9 +198,11 @@ def _log_path(session: Session, name: str) -> Path:
         path = session.home / "log" / f"{name}.log"
     else:
         known = {spec.name: spec.log for spec in process_specs(session.config())}
-        if name not in known:
+        first, _, number = name.partition(".")
+        if first not in known or not (number.isdigit() or name == first):
             raise UserError(f"there is no process {name!r}", f"there are {', '.join(known)}, supervisor, postgres")
-        path = known[name]
+        # One of more copies than the file says, run by `up --only mta@mid1 --processes 4`, has its log beside the others.
+        path = known.get(name) or known[first].with_name(f"{known[first].stem}.{number}.log")
     if not path.exists():
         raise Failed(f"{path} is not there yet", f"{name} has not run in this home")
     return path

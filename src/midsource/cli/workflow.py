@@ -126,6 +126,8 @@ def restart(
         raise UserError("nothing to restart was named", "give names, --failed or --scheduled")
     session: Session = ctx.obj
     with session.open() as opened:
+        if not dry_run:
+            need_worker(opened)
         with opened.database.connection() as conn:
             rows = admin.listing(conn)
             chosen, left = admin.restart_candidates(rows, failed=failed, scheduled=scheduled)
@@ -140,8 +142,6 @@ def restart(
         for row, why in left:
             if row.name not in (names or []):
                 say(f"left {row.name}: {why}")
-        if not dry_run:
-            need_worker(opened)
 
 
 @app.command()
