@@ -22,7 +22,7 @@ from midsource.cli.output import err, out, say, say_json, say_table
 from midsource.cli.recipients import import_with_progress
 from midsource.cli.running import down
 from midsource.cli.session import Opened, Session
-from midsource.cli.setup import DEFAULT_PORT, free_port, make_home, public_url, set_up
+from midsource.cli.setup import DEFAULT_PORT, console_address, free_port, make_home, set_up
 from midsource.config import FILE_NAME, Config
 from midsource.marketing import deliveries, orders, sample
 from midsource.marketing.importing import ImportResult
@@ -30,7 +30,6 @@ from midsource.model.delivery import DeliveryState
 from midsource.model.errors import Bug, Failed
 from midsource.model.message import MessageState
 from midsource.net.clock import SystemClock
-from midsource.security.access import token
 from midsource.store.database import scalar
 
 TRUTH_SECONDS = 60
@@ -227,8 +226,7 @@ def _tell(summary: Summary, config: Config, session: Session, *, once: bool, jso
         markup=False,
     )
     if not once:
-        address = f"{public_url(config.instance(role='marketing'))}/?token={token(session.home)}"
-        target.print(f"console: {address}", markup=False)
+        target.print(f"console: {console_address(config)}", markup=False)
         target.print(f"stop everything with: midsource --home {session.home} down", markup=False)
     broken = summary.broken()
     if json:

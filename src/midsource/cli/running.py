@@ -14,6 +14,7 @@ from midsource.cli.launching import rows_of, silent, start_detached
 from midsource.cli.logfile import follow, tail
 from midsource.cli.output import err, say, say_json, say_table
 from midsource.cli.session import Session, runtime_folder, serving
+from midsource.cli.setup import console_address
 from midsource.cli.specs import process_specs
 from midsource.model.errors import Failed, Unhealthy, UserError
 from midsource.store import budget, migrate
@@ -46,12 +47,14 @@ def up(
     if detach:
         start_detached(session, only, count)
         say(f"{len(specs)} processes run; stop them with `midsource down`")
+        say(f"console: {console_address(config)}")
         return
     with serving(config) as urls:
         for instance in config.instances:
             with Database(instance.name, urls(instance), application="up") as database:
                 migrate.check(database, instance.role, instance.name)
         check_connections(config, urls, [spec.name for spec in specs])
+        say(f"console: {console_address(config)}")
         use = urls.use
         watch = use.revive if use else lambda: None
         Supervisor(session.home, specs, runtime_dir=runtime_folder(), watch=watch, report=say).run()

@@ -19,6 +19,7 @@ from midsource.mid import dkim_keys
 from midsource.model.errors import Failed, UserError
 from midsource.net.clock import SystemClock
 from midsource.security import keys
+from midsource.security.access import token
 from midsource.store import migrate
 from midsource.store.database import Connection, Database, scalar
 
@@ -130,6 +131,12 @@ def _join(conn: Connection, mid: Database, marketing: InstanceConfig, mid_config
 def public_url(instance: InstanceConfig) -> str:
     """Return the address of an instance's web process."""
     return instance.public_url or f"http://{instance.host}:{instance.port}"
+
+
+def console_address(config: Config) -> str:
+    """Return the address of the console with its token, for printing; '' where no marketing instance runs here."""
+    names = [instance for instance in config.instances if instance.role == "marketing"]
+    return f"{public_url(names[0])}/?token={token(config.home)}" if names else ""
 
 
 def _ensure_defaults(conn: Connection, config: Config) -> None:
