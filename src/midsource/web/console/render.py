@@ -6,6 +6,7 @@ Assets carry a hash of their content in their name, so browsers may keep them fo
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from midsource.model.delivery import DeliveryState
 from midsource.web.console.catalogue import LANGUAGES
@@ -81,6 +83,16 @@ _ENVIRONMENT.globals.update(
     tone=lambda state: _STATE_TONES.get(DeliveryState(state), "plain"),
     parse_time=datetime.fromisoformat,
 )
+
+
+def _commands(text: str) -> Markup:
+    """Return a text with what stands in `backticks`, commands and names of options, as code; all of it escaped."""
+    pieces = re.split(r"`([^`]+)`", text)
+    marked = [Markup('<code lang="en">{}</code>').format(piece) if at % 2 else piece for at, piece in enumerate(pieces)]
+    return Markup("").join(marked)
+
+
+_ENVIRONMENT.filters["commands"] = _commands
 
 
 def render(template: str, words: Words, **values: Any) -> str:
