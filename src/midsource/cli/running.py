@@ -12,7 +12,7 @@ from midsource.cli.capacity import check_connections
 from midsource.cli.group import group
 from midsource.cli.launching import rows_of, silent, start_detached
 from midsource.cli.logfile import follow, tail
-from midsource.cli.output import err, say, say_json, say_table
+from midsource.cli.output import err, out, say, say_json, say_table
 from midsource.cli.session import Session, runtime_folder, serving
 from midsource.cli.setup import console_address
 from midsource.cli.specs import process_specs
@@ -54,7 +54,8 @@ def up(
             with Database(instance.name, urls(instance), application="up") as database:
                 migrate.check(database, instance.role, instance.name)
         check_connections(config, urls, [spec.name for spec in specs])
-        say(f"console: {console_address(config)}")
+        if out.is_terminal:  # the token is for the person who looks, not for a log
+            say(f"console: {console_address(config)}")
         use = urls.use
         watch = use.revive if use else lambda: None
         Supervisor(session.home, specs, runtime_dir=runtime_folder(), watch=watch, report=say).run()
