@@ -55,6 +55,10 @@ def test_a_change_leaves_who_old_and_new(db: Database, clock: ManualClock) -> No
     [
         ("NmsEmail_RetryPeriod", "3600", "no unit"),
         ("NmsEmail_RetryPeriod", "an hour", "not a delay"),
+        ("NmsEmail_RetryPeriod", "8d", "is 1s to 7d"),
+        ("NmsBroadcast_MsgValidityDuration", "59s", "is 60s to 365d"),
+        ("NmsBroadcast_MsgValidityDuration", "", "not a delay"),
+        ("NmsEmail_RetryCount", "101", "from 0 to 100"),
         ("NmsMidSourcing_PrepareFlow", "100", "from 1 to 8"),
         ("NmsMidSourcing_PrepareFlow", "-1", "from 1 to 8"),
         ("NmsBroadcast_RemoveBlackList", "yes", "0 or 1"),
@@ -74,6 +78,30 @@ def test_a_delay_is_read_in_seconds(db: Database, clock: ManualClock) -> None:
     put(db, "NmsEmail_RetryPeriod", "2 h", clock)
     with db.connection() as conn:
         assert options.seconds(conn, "NmsEmail_RetryPeriod") == 7200
+
+
+@pytest.mark.parametrize(
+    ("value", "retries", "period", "validity"),
+    [
+        ("999999999w", 5, 604_800, 31_536_000),
+        ("0s", 5, 1, 60),
+        ("1000", 100, 3_600, 432_000),
+        ("-3", 5, 3_600, 432_000),
+        ("", 5, 3_600, 432_000),
+        ("\t; drop table option", 5, 3_600, 432_000),
+    ],
+)
+def test_a_value_written_behind_our_back_never_stops_the_work_that_reads_it(
+    db: Database, value: str, retries: int, period: int, validity: int
+) -> None:
+    with db.transaction() as conn:
+        conn.execute(
+            "insert into option (name, value, modified_by) select name, %s, 'sql' from unnest(%s::text[]) as name",
+            (value, ["NmsEmail_RetryCount", *options.DELAYS]),
+        )
+        assert options.integer(conn, "NmsEmail_RetryCount") == retries
+        assert options.seconds(conn, "NmsEmail_RetryPeriod") == period
+        assert options.seconds(conn, "NmsBroadcast_MsgValidityDuration") == validity
 
 
 def test_unknown_names_say_where_to_look(db: Database, clock: ManualClock) -> None:

@@ -26,7 +26,8 @@ import typer
 import midsource
 from midsource.cli import main as command_line
 from midsource.config import InstanceConfig, PostgresConfig, SandboxConfig
-from midsource.marketing.options import BOUNDS
+from midsource.marketing.durations import show_bounds
+from midsource.marketing.options import BOUNDS, DELAYS
 from midsource.model import delivery, message, workflow
 from midsource.model.errors import MidsourceError
 from midsource.model.options import MARKETING_OPTIONS
@@ -131,6 +132,8 @@ def options_page() -> str:
 
 
 def _bounds(name: str) -> str:
+    if name in DELAYS:
+        return show_bounds(*DELAYS[name])
     return f"{BOUNDS[name][0]} to {BOUNDS[name][1]}" if name in BOUNDS else ""
 
 

@@ -28,14 +28,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from midsource.marketing.durations import parse_duration
+from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS, parse_duration, show_bounds
 from midsource.model.errors import ConfigError, UserError
 
 MAX_FILE_BYTES = 1_000_000
 """Of the TOML and of each content file: twice what a template may have."""
-MAX_VALIDITY_SECONDS = 31_536_000
-MIN_VALIDITY_SECONDS = 60
-MAX_RETRY_PERIOD_SECONDS = 604_800
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 T = TypeVar("T", bound=msgspec.Struct)
@@ -118,8 +115,8 @@ def _loaded(folder: Path, document: DeliveryFile, problems: list[str]) -> Draft:
         document=document,
         html=_content(folder, "html", document.html, problems),
         text=_content(folder, "text", document.text, problems),
-        validity_seconds=_seconds("validity", document.validity, MIN_VALIDITY_SECONDS, MAX_VALIDITY_SECONDS, problems),
-        retry_period_seconds=_seconds("retry.period", document.retry.period, 1, MAX_RETRY_PERIOD_SECONDS, problems),
+        validity_seconds=_seconds("validity", document.validity, VALIDITY_SECONDS, problems),
+        retry_period_seconds=_seconds("retry.period", document.retry.period, RETRY_PERIOD_SECONDS, problems),
     )
 
 
@@ -146,7 +143,7 @@ def _text_of(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 (byte {exc.start + 1})", "save it as UTF-8") from exc
 
 
-def _seconds(key: str, value: str | int | None, low: int, high: int, problems: list[str]) -> int | None:
+def _seconds(key: str, value: str | int | None, bounds: tuple[int, int], problems: list[str]) -> int | None:
     if value is None:
         return None
     try:
@@ -154,8 +151,8 @@ def _seconds(key: str, value: str | int | None, low: int, high: int, problems: l
     except UserError as exc:
         problems.append(f"{key}: {exc.cause}; {exc.remedy}")
         return None
-    if not low <= seconds <= high:
-        problems.append(f"{key}: expected {low}s to {high // 86_400}d, got {value}")
+    if not bounds[0] <= seconds <= bounds[1]:
+        problems.append(f"{key}: expected {show_bounds(*bounds)}, got {value}")
     return seconds
 
 

@@ -1,7 +1,8 @@
 """Read, list and set options by the names the field knows (model/options.py).
 
-A value is checked at the door by its unit: a delay without unit is refused, because the field's option list holds seconds
-and its wizard days. Setting a pointer moves it (marketing/pointers.py); a jump forward leaves results out and must be
+A value is checked at the door by its unit and bounds: a delay without unit is refused, because the field's option list holds
+seconds and its wizard days. A value written behind our back that cannot be meant counts as the default, and one out of
+bounds as the nearest bound, so that no option can stop the work that reads it. Setting a pointer moves it (marketing/pointers.py); a jump forward leaves results out and must be
 confirmed. Every change is one row in `workflow_journal`: who, old, new. Durable with the caller's transaction.
 """
 
@@ -13,17 +14,25 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from midsource.marketing import pointers
+from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS, parse_duration, show_bounds
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.model.options import MARKETING_OPTIONS, Option
 from midsource.policy import position
+from midsource.policy.retry import MAX_RETRIES
 from midsource.store.database import Connection, scalar
 
-SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
-_DELAY = re.compile(r"^\s*([0-9]{1,9})\s*(s|min|m|h|d)\s*$")
 _NUMBER = re.compile(r"^[0-9]{1,9}$")
 _WORKFLOW_OF = {"deliveries": "defaultMidSourcingDlv", "logs": "defaultMidSourcingLog"}
-BOUNDS = {"NmsMidSourcing_PrepareFlow": (1, 8), "NmsBroadcast_MidAnalyzeBatchSize": (50, 5_000)}
-"""Uploads: as many as the client has connections; rows of a part: what the link takes, and what is worth a call."""
+BOUNDS = {
+    "NmsMidSourcing_PrepareFlow": (1, 8),
+    "NmsBroadcast_MidAnalyzeBatchSize": (50, 5_000),
+    "NmsEmail_RetryCount": (0, MAX_RETRIES),
+}
+"""Uploads: as many as the client has connections; rows of a part: what the link takes, and what is worth a call; retries:
+what a delivery may have.
+"""
+DELAYS = {"NmsEmail_RetryPeriod": RETRY_PERIOD_SECONDS, "NmsBroadcast_MsgValidityDuration": VALIDITY_SECONDS}
+"""Options that are a length of time, with their bounds in seconds: those of a delivery."""
 
 
 class NotConfirmed(Conflict):
@@ -76,11 +85,13 @@ def integer(conn: Connection, name: str) -> int:
 
 
 def seconds(conn: Connection, name: str) -> int:
-    """Return an option that is a delay, in seconds; a value broken behind our back gives the default."""
-    match = _DELAY.match(get_value(conn, name)) or _DELAY.match(_known(conn, name).default)
-    if match is None:
-        raise UserError(f"{name} is not a delay", "see `midsource option list` for its unit")
-    return int(match[1]) * SECONDS[match[2]]
+    """Return an option that is a delay, in seconds; a value broken behind our back gives the default, or the nearest bound."""
+    least, most = DELAYS[name]
+    try:
+        delay = parse_duration(get_value(conn, name))
+    except UserError:
+        delay = parse_duration(_known(conn, name).default)
+    return min(most, max(least, delay))
 
 
 def set_value(conn: Connection, name: str, value: str, *, by: str, now: datetime, yes: bool = False) -> str:
@@ -147,15 +158,8 @@ def _known(conn: Connection, name: str) -> Option:
 def _checked(option: Option, value: str) -> str:
     """Return the value as it is kept, or raise UserError with the accepted form."""
     text = value.strip()
-    if _DELAY.match(option.default):
-        if _NUMBER.match(text):
-            raise UserError(
-                f"{option.name} is a delay, and {text} has no unit",
-                f"write {text}s, {text}h or {text}d, as you mean it",
-            )
-        if not _DELAY.match(text):
-            raise UserError(f"{value!r} is not a delay", f"write a number and s, m, h or d, as in {option.default}")
-        return text.replace(" ", "")
+    if option.name in DELAYS:
+        return _checked_delay(option, text)
     if option.unit == "0 or 1":
         if text not in ("0", "1"):
             raise UserError(f"{option.name} is 0 or 1, not {value!r}", "write 1 for yes, 0 for no")
@@ -168,3 +172,20 @@ def _checked(option: Option, value: str) -> str:
             f"as in {option.default}",
         )
     return number
+
+
+def _checked_delay(option: Option, text: str) -> str:
+    if _NUMBER.match(text):
+        raise UserError(
+            f"{option.name} is a delay, and {text} has no unit", f"write {text}s, {text}h or {text}d, as you mean it"
+        )
+    bounds = DELAYS[option.name]
+    try:
+        delay = parse_duration(text)
+    except UserError as exc:
+        raise UserError(
+            f"{text[:40]!r} is not a delay", f"write a number and s, min, h or d, as in {option.default}"
+        ) from exc
+    if not bounds[0] <= delay <= bounds[1]:
+        raise UserError(f"{option.name} is {show_bounds(*bounds)}, not {text[:40]}", f"as in {option.default}")
+    return text.replace(" ", "")
