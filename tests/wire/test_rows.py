@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from midsource.model.errors import UserError
 from midsource.wire.rows import compress, content_hash, decode_row, decompress, encode_row, lines, row_hash, sum_hashes
-from midsource.wire.schema import PartRow
+from midsource.wire.schema import PartName, PartRow, Verb
 
 values = st.dictionaries(
     st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.none() | st.text() | st.integers(-(2**53), 2**53) | st.booleans()
@@ -54,3 +56,16 @@ def test_a_body_is_inflated_to_its_limit_and_no_further() -> None:
 def test_a_line_that_is_no_row_is_refused(line: bytes) -> None:
     with pytest.raises(UserError, match="not a row"):
         decode_row(line)
+
+
+def test_lines_end_at_line_feeds_alone() -> None:
+    assert list(lines(b'{"a":\r1}\nb\r\n\nc')) == [b'{"a":\r1}\n', b"b\r\n", b"\n", b"c\n"]
+    assert list(lines(b"")) == []
+    assert list(lines(b"a\n")) == [b"a\n"]
+
+
+@pytest.mark.parametrize(("kind", "text"), [(PartName, "1.2"), (Verb, "stop")])
+def test_a_newline_is_part_of_no_name(kind: Any, text: str) -> None:
+    assert msgspec.convert(text, kind) == text
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(text + "\n", kind)

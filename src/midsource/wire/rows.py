@@ -77,6 +77,9 @@ def decompress(body: bytes, limit_bytes: int = MAX_PART_RAW_BYTES) -> bytes:
 
 
 def lines(raw: bytes) -> Iterator[bytes]:
-    """Yield the lines of NDJSON, each with its newline."""
-    for line in raw.splitlines(keepends=True):
-        yield line if line.endswith(b"\n") else line + b"\n"
+    """Yield the lines of NDJSON, each with its newline; a bare CR ends none, it is white space of JSON."""
+    found = raw.split(b"\n")
+    if not found[-1]:
+        found.pop()
+    for line in found:
+        yield line + b"\n"

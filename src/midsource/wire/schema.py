@@ -28,8 +28,8 @@ MAX_BODY_BYTES = 2_000_000
 """Any other body: a delivery's content with room to spare."""
 
 DeliveryNumber = Annotated[int, Meta(gt=0, le=(1 << 63) - 1)]
-Verb = Annotated[str, Meta(pattern="^(start|pause|resume|stop)$")]
-PartName = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,4}){0,8}$")]
+Verb = Annotated[str, Meta(pattern=r"^(start|pause|resume|stop)\Z")]
+PartName = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,4}){0,8}\Z")]
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -79,7 +79,7 @@ class DeliverySpec(Struct, frozen=True, kw_only=True):
     validity_seconds: Annotated[int, Meta(ge=60, le=31_536_000)] = 432_000
     retry_count: Annotated[int, Meta(ge=0, le=100)] = 5
     retry_period_seconds: Annotated[int, Meta(ge=1, le=604_800)] = 3_600
-    uncertain_policy: Annotated[str, Meta(pattern="^(hold|resend)$")] = "hold"
+    uncertain_policy: Annotated[str, Meta(pattern=r"^(hold|resend)\Z")] = "hold"
 
 
 class DeliveryAnswer(Struct, frozen=True, kw_only=True):
