@@ -11,6 +11,7 @@ from midsource.mid.ledger import OutcomeRecord
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.model.message import MessageEvent
 from midsource.store.database import scalar
+from midsource.testing.leases import batches
 from midsource.testing.mid import MidDatabase
 
 E = MessageEvent
@@ -44,11 +45,21 @@ def test_start_makes_batches_by_destination_of_at_most_500(mid_db: MidDatabase) 
     delivery = mid_db.delivery(state=45, messages=1_300, domains=2)
     assert order(mid_db, delivery, "start") == 51
     with mid_db.database.connection() as conn:
-        batches = conn.execute("select destination, ids, owner, ready_at from dispatch_batch order by ids").fetchall()
-    assert sorted(len(ids) for _, ids, _, _ in batches) == [150, 150, 500, 500]
-    assert sorted(id_ for _, ids, _, _ in batches for id_ in ids) == list(range(1, 1_301))
-    assert {destination for destination, *_ in batches} == {"d0.test", "d1.test"}
-    assert all(owner is None and ready_at == mid_db.clock.now() for *_, owner, ready_at in batches)
+        made = conn.execute(
+            "select destination, ids, owner, ready_at <= now() from dispatch_batch order by ids"
+        ).fetchall()
+    assert sorted(len(ids) for _, ids, _, _ in made) == [150, 150, 500, 500]
+    assert sorted(id_ for _, ids, _, _ in made for id_ in ids) == list(range(1, 1_301))
+    assert {destination for destination, *_ in made} == {"d0.test", "d1.test"}
+    assert all(owner is None and is_due for *_, owner, is_due in made)
+
+
+def test_what_is_due_at_once_is_so_by_the_database_whose_clock_decides(mid_db: MidDatabase) -> None:
+    delivery = mid_db.delivery(state=45, messages=1)
+    mid_db.clock.advance(timedelta(days=3_650))  # this machine's clock is ten years ahead
+    order(mid_db, delivery, "start")
+    with mid_db.database.connection() as conn:
+        assert scalar(conn, "select ready_at <= now() from dispatch_batch")
 
 
 def test_a_repeated_start_starts_nothing_twice_and_keeps_the_validity(mid_db: MidDatabase) -> None:
@@ -74,14 +85,43 @@ def test_a_delivery_goes_its_way_by_its_counters(mid_db: MidDatabase) -> None:
         assert deliveries.find(conn, mid_db.account_id, delivery).finished_at == mid_db.clock.now()
 
 
-def test_a_delivery_that_sends_uncertain_ones_again_waits_for_them(mid_db: MidDatabase) -> None:
-    delivery = mid_db.delivery(state=55, messages=2)
+def test_an_uncertain_message_holds_no_delivery_open_whatever_its_policy(mid_db: MidDatabase) -> None:
+    """Under *resend* what is sent again is pending; what has no retry left stays uncertain and must not wait for ever."""
+    delivery = mid_db.delivery(state=55, messages=3)
     with mid_db.database.connection() as conn:
         conn.execute("""update delivery set spec = spec || '{"uncertain_policy": "resend"}'""")
     record(mid_db, delivery, E.ACCEPTED, 1)
-    assert record(mid_db, delivery, E.LOST, 2) == 55
+    record(mid_db, delivery, E.LOST, 2)
     assert record(mid_db, delivery, E.RESEND, 2) == 55
-    assert record(mid_db, delivery, E.ACCEPTED, 2) == 95
+    assert record(mid_db, delivery, E.ACCEPTED, 2) == 55
+    assert record(mid_db, delivery, E.LOST, 3) == 95
+
+
+def test_messages_that_are_in_no_batch_are_found_again(mid_db: MidDatabase) -> None:
+    delivery = mid_db.delivery(state=45, messages=4, domains=2)
+    order(mid_db, delivery, "start")
+    record(mid_db, delivery, E.ACCEPTED, 1)
+    record(mid_db, delivery, E.PUT_OFF, 2)
+    with mid_db.database.connection() as conn:
+        conn.execute("delete from dispatch_batch where destination = 'd0.test'")
+    orders.sweep(mid_db.database, mid_db.clock.now())
+    assert len(batches(mid_db)) == 1, "while it has one, it is not certain that any is missing"
+    with mid_db.database.connection() as conn:
+        conn.execute("delete from dispatch_batch")
+    orders.sweep(mid_db.database, mid_db.clock.now())
+    assert sorted(id_ for ids in batches(mid_db) for id_ in ids) == [2, 3, 4]
+    orders.sweep(mid_db.database, mid_db.clock.now())
+    assert sorted(id_ for ids in batches(mid_db) for id_ in ids) == [2, 3, 4]
+
+
+def test_a_delivery_whose_row_cannot_be_read_stops_no_other(mid_db: MidDatabase) -> None:
+    poison, good = mid_db.delivery(1, state=55, messages=1), mid_db.delivery(2, state=55)
+    with mid_db.database.connection() as conn:
+        conn.execute("update delivery set spec = '{}' where id = %s", (poison,))
+    problems = orders.sweep(mid_db.database, mid_db.clock.now())
+    assert [problem.partition(":")[0] for problem in problems] == [f"delivery {poison}"]
+    with mid_db.database.connection() as conn:
+        assert deliveries.find(conn, mid_db.account_id, good).state == 95
 
 
 def test_wrong_counters_are_corrected_before_a_delivery_may_finish(mid_db: MidDatabase) -> None:

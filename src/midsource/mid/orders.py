@@ -6,18 +6,23 @@ leased, and when the last lease is given back, or judged by recovery after its p
 cancels what is pending or deferred, in transactions of at most 5 000 rows; messages that a process still holds end as
 it says, uncertain ones stay so. Repeating an order that holds is answered like the first.
 
-``advance`` moves a delivery by its counters; processes call it after recording, and ``sweep`` calls it for every open
-delivery, so that a process which died in between leaves nothing behind. Everything is durable at the caller's commit.
+``advance`` moves a delivery by its counters; processes call it after recording, and ``sweep`` calls it for open
+deliveries, so that a process which died in between leaves nothing behind. Everything is durable at the caller's commit.
+
+A message that waits is in a dispatch batch; should one ever be in none (rows deleted by hand, a bug), nobody would find
+it. So a delivery that waits for messages and has no batch at all gets new ones, loudly.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
+import structlog
+
 from midsource.mid import counters, deliveries, ledger
 from midsource.mid.deliveries import Delivery
 from midsource.model.delivery import SENDING, DeliveryEvent, DeliveryState
-from midsource.model.errors import MidsourceError, UserError
+from midsource.model.errors import UserError
 from midsource.model.message import MessageState
 from midsource.store.database import Connection, Database, scalar
 from midsource.wire.schema import CommandAnswer
@@ -29,11 +34,12 @@ DISPATCH_SECONDS = 600
 CANCEL_TURNS = 40
 """Transactions of 5 000 that a stop waits for; the sweep cancels the rest."""
 SWEEP_DELIVERIES = 200
-"""Open deliveries looked at in one sweep, the least recently started first."""
+"""Open deliveries looked at in one sweep, drawn by lot: whatever the first ones do, the others have their turn."""
 
 S = DeliveryState
 E = DeliveryEvent
 _PAUSES = frozenset({S.PAUSE_REQUESTED, S.PAUSING, S.PAUSED})
+_log = structlog.get_logger("midsource.orders")
 _VERBS = {"start": E.START, "pause": E.PAUSE, "resume": E.RESUME, "stop": E.STOP}
 
 
@@ -47,7 +53,7 @@ def command(database: Database, account_id: int, delivery_id: int, verb: str, no
         if not _holds(event, delivery):
             delivery = deliveries.move(conn, delivery, event, now)
             if event is E.START:
-                _make_dispatch_batches(conn, delivery, now)
+                _make_dispatch_batches(conn, delivery)
         delivery = _advanced(conn, delivery, now)
     if delivery.state is S.STOPPED and delivery.finished_at is None:
         _cancel(database, account_id, delivery_id, now, CANCEL_TURNS)
@@ -60,7 +66,7 @@ def advance(conn: Connection, account_id: int, delivery_id: int, now: datetime) 
     """Move a delivery on as far as its counters say, in the caller's transaction; return its state.
 
     start pending → in progress at the first outcome → retry when only deferred ones are left → finished when nothing is
-    pending or deferred (uncertain ones do not count unless the delivery sends them again); pause requested → paused when
+    pending or deferred (uncertain ones do not count: one that is sent again is pending); pause requested → paused when
     nothing is leased; stopped gets its end when the last message is cancelled. Raises NotFound.
     """
     return _advanced(conn, deliveries.find(conn, account_id, delivery_id, lock="update"), now).state
@@ -75,7 +81,7 @@ def sweep(database: Database, now: datetime) -> tuple[str, ...]:
         counters.fold(conn)
         found = conn.execute(
             "select account_id, id, state from delivery where finished_at is null and state in (51, 55, 62, 71, 72, 85) "
-            "order by started_at nulls first limit %s",
+            "order by random() limit %s",
             (SWEEP_DELIVERIES,),
         ).fetchall()
     problems = []
@@ -86,8 +92,9 @@ def sweep(database: Database, now: datetime) -> tuple[str, ...]:
             else:
                 with database.transaction() as conn:
                     advance(conn, account_id, delivery_id, now)
-        except MidsourceError as exc:
-            problems.append(f"delivery {delivery_id}: {exc}")
+        except Exception as exc:  # noqa: BLE001 - whatever one delivery's rows hold, the others go on
+            problems.append(f"delivery {delivery_id}: {type(exc).__name__}: {exc}")
+            _log.warning("sweep.failed", action="sweep", delivery=delivery_id, why=str(exc).partition("\n")[0])
     return tuple(problems)
 
 
@@ -104,15 +111,20 @@ def _holds(event: DeliveryEvent, delivery: Delivery) -> bool:
             return delivery.state is S.STOPPED
 
 
-def _make_dispatch_batches(conn: Connection, delivery: Delivery, now: datetime) -> None:
-    conn.execute(
+def _make_dispatch_batches(conn: Connection, delivery: Delivery) -> int:
+    """Put every waiting message of a delivery that has no batch into one, due at once; return how many batches.
+
+    One statement, so one snapshot: in it, a waiting message is in a batch or in none, never on its way between two.
+    """
+    return conn.execute(
         "insert into dispatch_batch (account_id, delivery_id, destination, ready_at, ids) "
-        "select %(account)s, %(delivery)s, domain, %(now)s, array_agg(id order by id) from ("
+        "select %(account)s, %(delivery)s, domain, now(), array_agg(id order by id) from ("
         "  select id, domain, (row_number() over (partition by domain order by id) - 1) / %(size)s as nth from message "
-        "  where account_id = %(account)s and delivery_id = %(delivery)s and state = 6) m "
+        "  where account_id = %(account)s and delivery_id = %(delivery)s and state in (6, 61)) m "
+        "where not exists (select from dispatch_batch where account_id = %(account)s and delivery_id = %(delivery)s) "
         "group by domain, nth",
-        {"account": delivery.account_id, "delivery": delivery.id, "now": now, "size": BATCH_IDS},
-    )
+        {"account": delivery.account_id, "delivery": delivery.id, "size": BATCH_IDS},
+    ).rowcount
 
 
 def _advanced(conn: Connection, delivery: Delivery, now: datetime) -> Delivery:
@@ -124,13 +136,14 @@ def _advanced(conn: Connection, delivery: Delivery, now: datetime) -> Delivery:
         return delivery
     totals = counters.totals(conn, delivery.account_id, delivery.id)
     pending, deferred = totals.pop(MessageState.PENDING, 0), totals.pop(MessageState.DEFERRED, 0)
-    held = totals.get(MessageState.UNCERTAIN, 0) if delivery.spec.uncertain_policy == "resend" else 0
     if delivery.state is S.STOPPED:
         return _ended(conn, delivery, now) if pending + deferred == 0 and delivery.finished_at is None else delivery
-    if pending + deferred + held == 0:
+    if pending + deferred == 0:
         if counters.recount(conn, delivery.account_id, delivery.id, now):
             return delivery  # the counters were wrong and are corrected: look again next time
         return deliveries.move(conn, delivery, E.NOTHING_PENDING, now)
+    if made := _make_dispatch_batches(conn, delivery) if not _has_batches(conn, delivery) else 0:
+        _log.error("messages.stranded", action="requeue", delivery=delivery.id, batches=made)
     if delivery.state is S.START_PENDING and (deferred or totals):
         delivery = deliveries.move(conn, delivery, E.FIRST_MESSAGE, now)
     if delivery.state is S.IN_PROGRESS and pending == 0 and deferred:
@@ -138,6 +151,16 @@ def _advanced(conn: Connection, delivery: Delivery, now: datetime) -> Delivery:
     if delivery.state is S.RETRY and pending:
         return deliveries.move(conn, delivery, E.MESSAGES_READY, now)
     return delivery
+
+
+def _has_batches(conn: Connection, delivery: Delivery) -> bool:
+    return bool(
+        scalar(
+            conn,
+            "select exists (select from dispatch_batch where account_id = %s and delivery_id = %s)",
+            (delivery.account_id, delivery.id),
+        )
+    )
 
 
 def _is_leased(conn: Connection, delivery: Delivery) -> bool:
