@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
+DEV     = $(VENV)/.developing
+LOCK    = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+          --no-annotate --no-header --quiet
 
 .PHONY: help demo test check docs lock clean
 help:            ## list the targets
@@ -14,24 +17,28 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
+$(DEV): $(STAMP) requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $(DEV)
+
 demo: $(STAMP)   ## both halves, sandbox, 10 000 people, one real delivery; then leaves the console running
 	$(BIN)/midsource demo
 
-test: $(STAMP)   ## the whole test suite, on a real PostgreSQL out of a wheel
+test: $(DEV)   ## the whole test suite, on a real PostgreSQL out of a wheel
 	$(BIN)/pytest
 
-check: $(STAMP)  ## formatting, lint, types, layers
+check: $(DEV)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(STAMP)   ## write docs/reference from the code
+docs: $(DEV)   ## write docs/reference from the code
 	$(BIN)/python -m midsource.cli.reference docs/reference
 
 lock:            ## pin every dependency with its hash (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+	$(LOCK) --extra build --output-file requirements.lock
+	$(LOCK) --extra build --extra dev --constraints requirements.lock --output-file requirements-dev.lock
 
 clean:           ## remove the environment and caches (never a home folder with data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
