@@ -14,9 +14,9 @@ from psycopg import sql
 from midsource.engine import admin, jobs
 from midsource.engine.slices import SliceRunner, Table
 from midsource.engine.work import Context, JobBody, JobKind, Report, Works
-from midsource.model.errors import Failed
+from midsource.model.errors import Failed, Unhealthy
 from midsource.net.clock import SystemClock
-from midsource.store.database import Database
+from midsource.store.database import Database, scalar
 
 
 @pytest.fixture
@@ -207,3 +207,21 @@ def test_no_address_of_a_database_message_reaches_journal_or_job(
         said = job(engine_db, work_id).error + str(admin.journal(conn, f"job:{work_id}"))
     assert "person_pkey" in said
     assert "bob@" not in said
+
+
+def test_a_failed_run_is_tried_again_after_its_pause_not_at_its_next_tick(
+    engine_db: Database, runner: Callable[..., SliceRunner], flow_run: str
+) -> None:
+    """The workflow is due once a year; it fails because the database was away for a moment."""
+
+    def body(_: Context) -> Report:
+        raise Unhealthy("the database of marketing cannot be reached", "wait")
+
+    with engine_db.connection() as conn:
+        conn.execute("update workflow set next_at = now() + interval '300 days'")
+        assert runner(body).run("workflow_run", flow_run, 0) == "failed"
+        row = admin.get(conn, "flow")
+        assert row.failed
+        seconds = scalar(conn, "select extract(epoch from next_at - now()) from workflow where name = 'flow'")
+    assert 20 < seconds <= 30
+    assert row.next_at == row.not_before

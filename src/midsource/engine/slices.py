@@ -38,7 +38,8 @@ AWAY_SECONDS = 120
 """A restart of PostgreSQL takes seconds, a recovery a minute or two; after that the reaper makes the row due again."""
 AGAIN_SECONDS = 1.0
 PASSING = (RemoteUnavailable, Unhealthy, Conflict, StatementTimeout)
-"""Failures that time may mend: a job tries again, a technical workflow fails this run and has its next tick."""
+"""Failures that time may mend: a job tries again; a technical workflow fails this run, whatever failed, and has another
+after ``ticks.back_off``."""
 
 T = TypeVar("T")
 
@@ -273,7 +274,13 @@ class SliceRunner:
             (sentence, held.name),
         ).fetchone()
         pause = back_off(row[0] if row else 1) or timedelta(0)
-        conn.execute("update workflow set not_before = now() + %s where name = %s", (pause, held.name))
+        # Tried again after the pause, not at the next tick: an hourly one would leave a delivery without its results
+        # for an hour because the database was away for a second.
+        conn.execute(
+            "update workflow set not_before = now() + %(pause)s, next_at = least(next_at, now() + %(pause)s) "
+            "where name = %(name)s",
+            {"pause": pause, "name": held.name},
+        )
         return "failed"
 
 
