@@ -150,3 +150,33 @@ def test_a_journal_that_cannot_be_read_stops_no_other(mid_db: MidDatabase, tmp_p
     die(written)
     assert recover(mid_db, tmp_path).uncertain == 1
     assert [path.name for path in replay.folders(tmp_path)] == ["broken"]
+
+
+def test_what_a_machine_that_lost_power_forgot_but_had_settled_stays_settled(
+    mid_db: MidDatabase, tmp_path: Path
+) -> None:
+    """Its start came back from the disk, its outcome did not: PostgreSQL has it, and it is in no doubt."""
+    lease, now = leased(mid_db, 2), mid_db.clock.now()
+    put_off = outcome(lease, 1, E.PUT_OFF, now, now + timedelta(minutes=5))
+    with mid_db.database.transaction() as conn:
+        settle(conn, "one", Sealed(1, 1, (put_off,)), now)
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    die(written)
+    assert recover(mid_db, tmp_path) == Recovered(released=1)
+    assert states(mid_db) == [61, 6]
+    assert sorted(batches(mid_db)) == [[1], [2]]
+
+
+def test_a_batch_of_a_lost_machine_that_cannot_be_judged_stops_no_other(mid_db: MidDatabase, tmp_path: Path) -> None:
+    poison = leased(mid_db, 2, owner="elsewhere")
+    with mid_db.database.connection() as conn:
+        conn.execute("update delivery set spec = '{}'")
+        conn.execute(
+            "insert into dispatch_batch (account_id, delivery_id, destination, ready_at, ids, owner, expires_at) "
+            "values (%s, %s, 'd0.test', now(), '{9}', 'elsewhere', now())",
+            poison.delivery,
+        )
+    end_leases(mid_db)
+    assert recover(mid_db, tmp_path) == Recovered(released=1), "the second held nobody who waits"
+    assert batches(mid_db) == [[1, 2]]

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
-from midsource.mid import dispatch
+from midsource.mid import aside, dispatch, orders
 from midsource.mid.records import Outcome, Sealed
-from midsource.mid.settle import Settled, settle
+from midsource.mid.settle import Settled, settle, try_set_aside
 from midsource.model.message import MessageEvent
 from midsource.testing.leases import again, batches, leased, outcome, states
 from midsource.testing.mid import MidDatabase
@@ -77,3 +78,69 @@ def test_a_fenced_outcome_is_recorded_and_plans_nothing(mid_db: MidDatabase, eve
             "select evidence from outcome where id = 1 and new_state = 1 order by batch_id"
         ).fetchall()
     assert copies == ([(False,), (True,)] if event is E.ACCEPTED else [(False,)]), "a second copy is evidence"
+
+
+def test_an_outcome_of_a_message_that_left_its_batch_is_recognised_under_any_number(mid_db: MidDatabase) -> None:
+    """The machine died and took the number with it, not the outcome: replay gives it another one."""
+    lease, now = leased(mid_db, 2), mid_db.clock.now()
+    known = outcome(lease, 1, E.PUT_OFF, now, now + timedelta(minutes=5))
+    settled(mid_db, 1, known)
+    assert settled(mid_db, 1 << 62, known).again == 0
+    assert batches(mid_db) == [[2], [1]], "one retry, not two"
+    with mid_db.database.connection() as conn:
+        assert conn.execute("select attempts from message where id = 1").fetchone() == (1,)
+        assert conn.execute("select count(*) from outcome").fetchone() == (1,)
+
+
+def test_a_refused_outcome_loses_its_words_and_holds_up_no_other(mid_db: MidDatabase) -> None:
+    lease, now = leased(mid_db, 40), mid_db.clock.now()
+    outcomes = [outcome(lease, id_, E.ACCEPTED, now) for id_ in range(1, 41)]
+    outcomes[16] = msgspec.structs.replace(outcomes[16], reason=1 << 20)  # no smallint
+    assert settled(mid_db, 1, *outcomes).recorded == 40
+    assert states(mid_db) == [1] * 40, "it was sent, and that is what counts"
+    with mid_db.database.connection() as conn:
+        assert conn.execute("select reply, reason from message where id = 17").fetchone() == (
+            "the reply could not be stored",
+            0,
+        )
+
+
+@pytest.mark.parametrize(("event", "state"), [(E.ACCEPTED, 1), (E.PUT_OFF, 61)])
+def test_an_outcome_refused_in_every_form_is_set_aside_and_tried_until_it_is_taken(
+    mid_db: MidDatabase, event: MessageEvent, state: int
+) -> None:
+    lease, now = leased(mid_db, 3), mid_db.clock.now()
+    with mid_db.database.connection() as conn:
+        conn.execute("alter table message add constraint poison check (id <> 2 or state = 6) not valid")
+    settled(mid_db, 1, outcome(lease, 1, E.ACCEPTED, now), outcome(lease, 2, event, now, now + timedelta(minutes=5)))
+    assert states(mid_db) == [1, 6, 6]
+    assert batches(mid_db) == [[3]], "it was tried: it is in no batch, or it would be sent again"
+    with mid_db.database.connection() as conn:
+        conn.execute("delete from dispatch_batch")
+    orders.sweep(mid_db.database, mid_db.clock.now())
+    assert batches(mid_db) == [[3]], "nor is it taken for one that was forgotten"
+    assert try_set_aside(mid_db.database, now) == 0, "not due yet"
+    with mid_db.database.connection() as conn:
+        conn.execute("update outcome_aside set try_at = now()")
+    assert try_set_aside(mid_db.database, now) == 0
+    with mid_db.database.connection() as conn:
+        assert conn.execute("select tries, try_at > now() + interval '100 s', why from outcome_aside").fetchone() == (
+            2,
+            True,
+            "CheckViolation 23514",
+        )
+        conn.execute("alter table message drop constraint poison")
+        conn.execute("update outcome_aside set try_at = now()")
+    assert try_set_aside(mid_db.database, now) == 1
+    assert states(mid_db) == [1, state, 6]
+    assert batches(mid_db) == ([[3], [2]] if event is E.PUT_OFF else [[3]])
+    with mid_db.database.connection() as conn:
+        assert aside.count(conn) == 0
+
+
+def test_a_late_answer_to_a_try_that_was_counted_counts_no_other(mid_db: MidDatabase) -> None:
+    lease, now = leased(mid_db, 1), mid_db.clock.now()
+    settled(mid_db, 1, outcome(lease, 1, E.LOST, now))
+    settled(mid_db, 2, outcome(lease, 1, E.ACCEPTED, now + timedelta(seconds=9)))
+    with mid_db.database.connection() as conn:
+        assert conn.execute("select state, attempts from message").fetchone() == (1, 1)

@@ -199,7 +199,8 @@ input as (
 judged as (
     select i.n, m.account_id, i.delivery_id, i.id, m.domain, m.state as old_state, coalesce(move.new_state, m.state) as new_state,
            move.new_state is not null as changed, i.event_at, i.reason, i.stage, i.process,
-           (m.attempts + (i.counts_attempt and move.new_state is not null)::int)::smallint as attempts,
+           -- the try that left it uncertain was counted then: its late answer is not another one
+           (m.attempts + (i.counts_attempt and move.new_state is not null and m.state <> {uncertain})::int)::smallint as attempts,
            m.revision + (move.new_state is not null)::int as revision,
            coalesce(m.first_try_at, case when i.counts_attempt then i.event_at end) as first_try_at,
            left(coalesce(nullif(i.reply, ''), m.reply), {reply}) as reply,
@@ -237,4 +238,4 @@ kept as (
     from judged j cross join batch
 )
 select n::int, old_state, new_state, attempts, revision, changed from judged
-""").format(moves=_MOVES, reply=MAX_REPLY_TEXT)
+""").format(moves=_MOVES, reply=MAX_REPLY_TEXT, uncertain=int(MessageState.UNCERTAIN))

@@ -114,13 +114,15 @@ def _holds(event: DeliveryEvent, delivery: Delivery) -> bool:
 def _make_dispatch_batches(conn: Connection, delivery: Delivery) -> int:
     """Put every waiting message of a delivery that has no batch into one, due at once; return how many batches.
 
-    One statement, so one snapshot: in it, a waiting message is in a batch or in none, never on its way between two.
+    One statement, so one snapshot: in it, a waiting message is in a batch or in none, never on its way between two. One
+    whose outcome is set aside was tried and is not tried again.
     """
     return conn.execute(
         "insert into dispatch_batch (account_id, delivery_id, destination, ready_at, ids) "
         "select %(account)s, %(delivery)s, domain, now(), array_agg(id order by id) from ("
         "  select id, domain, (row_number() over (partition by domain order by id) - 1) / %(size)s as nth from message "
-        "  where account_id = %(account)s and delivery_id = %(delivery)s and state in (6, 61)) m "
+        "  where account_id = %(account)s and delivery_id = %(delivery)s and state in (6, 61) and not exists ("
+        "    select from outcome_aside a where a.account_id = %(account)s and a.delivery_id = %(delivery)s and a.id = message.id)) m "
         "where not exists (select from dispatch_batch where account_id = %(account)s and delivery_id = %(delivery)s) "
         "group by domain, nth",
         {"account": delivery.account_id, "delivery": delivery.id, "size": BATCH_IDS},

@@ -29,7 +29,7 @@ import structlog
 from midsource.mid import dispatch, replay
 from midsource.mid.dispatch import DeliveryKey
 from midsource.mid.records import Outcome, Start
-from midsource.mid.settle import settle, settle_outcomes
+from midsource.mid.settle import REFUSALS, settle, settle_outcomes
 from midsource.model.clock import Clock
 from midsource.model.message import MessageEvent
 from midsource.model.outcome import Stage
@@ -110,14 +110,14 @@ def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
             outcomes += settle(conn, executor, sealed, now).recorded
     with database.transaction() as conn:
         held = _lock(conn, executor)
-        uncertain = [start for start in told.uncertain if held.get(start.batch_id) == start.token]
+        uncertain = _open(held, told.uncertain)
         first = conn.execute(
             "insert into journal_applied (process, segment, number) values (%s, %s, 0) on conflict do nothing returning 1",
             (executor, _UNCERTAIN),
         ).fetchone()
         if first is not None:
             settle_outcomes(conn, executor, _losses(conn, uncertain, "its process was killed", now), now)
-        released = dispatch.release(conn, executor, held)
+        released = dispatch.release(conn, executor, _tokens(held))
     replay.remove(directory)
     return Recovered(outcomes, len(uncertain), released)
 
@@ -138,41 +138,65 @@ def _stalled(database: Database, directory: Path, now: datetime, seconds: float)
             for sealed in told.unapplied
             if (sealed.segment, sealed.number) not in applied
             for outcome in sealed.outcomes
-            if held.get(outcome.batch_id) == outcome.token
+            if outcome.batch_id in held and held[outcome.batch_id].token == outcome.token
         ]
         settled = settle_outcomes(conn, executor, outcomes, now)
-        uncertain = [start for start in told.uncertain if held.get(start.batch_id) == start.token]
+        uncertain = _open(_lock(conn, executor, seconds), told.uncertain)
         settle_outcomes(conn, executor, _losses(conn, uncertain, "its process stalled", now), now)
-        released = dispatch.release(conn, executor, held)
+        released = dispatch.release(conn, executor, _tokens(held))
     return Recovered(settled.recorded, len(uncertain), released)
 
 
 def _lost(database: Database, known: Collection[str], now: datetime, seconds: float) -> Recovered:
-    with database.transaction() as conn:
-        rows = conn.execute(
-            "select id, token, account_id, delivery_id, owner, destination, ids from dispatch_batch "
-            "where owner <> all(%s) and expires_at < clock_timestamp() - make_interval(secs => %s) "
-            "order by id limit %s for update skip locked",
-            (list(known), seconds, MAX_BATCHES),
-        ).fetchall()
-        uncertain = 0
-        for batch, token, account, delivery, owner, destination, ids in rows:
-            lease = dispatch.Lease(batch, account, delivery, destination, token, tuple(ids))
-            waiting = dispatch.load(conn, [lease])[batch]
-            starts = [Start(account, delivery, message.id, batch, token) for message in waiting]
-            settle_outcomes(conn, owner, _losses(conn, starts, "its machine was lost", now), now)
-            uncertain += len(starts)
-    return Recovered(uncertain=uncertain, released=len(rows))
+    """Judge batches of lost owners, each in a transaction of its own: one that cannot be judged stops no other."""
+    total, last = Recovered(), 0
+    for _ in range(MAX_BATCHES):
+        try:
+            with database.transaction() as conn:
+                row = conn.execute(
+                    "select id, token, account_id, delivery_id, owner, destination, ids from dispatch_batch "
+                    "where owner <> all(%s) and expires_at < clock_timestamp() - make_interval(secs => %s) and id > %s "
+                    "order by id limit 1 for update skip locked",
+                    (list(known), seconds, last),
+                ).fetchone()
+                if row is None:
+                    break
+                last, token, account, delivery, owner, destination, ids = row
+                lease = dispatch.Lease(last, account, delivery, destination, token, tuple(ids))
+                waiting = dispatch.load(conn, [lease])[last]
+                starts = [Start(account, delivery, message.id, last, token) for message in waiting]
+                settle_outcomes(conn, owner, _losses(conn, starts, "its machine was lost", now), now)
+        except REFUSALS as refusal:
+            _log.error("recovery.failed", action="recover", batch=last, why=type(refusal).__name__)
+        else:
+            total += Recovered(uncertain=len(starts), released=1)
+    return total
 
 
-def _lock(conn: Connection, owner: str, ended_seconds: float | None = None) -> Mapping[int, int]:
-    """Lock the batches of ``owner``, or those whose lease ended so long ago; return batch id to token."""
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    token: int
+    ids: frozenset[int]
+
+
+def _lock(conn: Connection, owner: str, ended_seconds: float | None = None) -> Mapping[int, _Batch]:
+    """Lock the batches of ``owner``, or those whose lease ended so long ago; return them by id."""
     rows = conn.execute(
-        "select id, token from dispatch_batch where owner = %s and (%s::float8 is null "
+        "select id, token, ids from dispatch_batch where owner = %s and (%s::float8 is null "
         "or expires_at < clock_timestamp() - make_interval(secs => %s::float8)) order by id for update",
         (owner, ended_seconds, ended_seconds or 0.0),
+        binary=True,
     ).fetchall()
-    return dict(rows)
+    return {id_: _Batch(token, frozenset(ids)) for id_, token, ids in rows}
+
+
+def _tokens(held: Mapping[int, _Batch]) -> dict[int, int]:
+    return {id_: batch.token for id_, batch in held.items()}
+
+
+def _open(held: Mapping[int, _Batch], starts: Iterable[Start]) -> list[Start]:
+    """Return the starts in doubt. A message that left its batch has its outcome, whatever the journal lost of it."""
+    return [s for s in starts if (own := held.get(s.batch_id)) and own.token == s.token and s.id in own.ids]
 
 
 def _losses(conn: Connection, starts: Iterable[Start], why: str, now: datetime) -> list[Outcome]:

@@ -160,6 +160,20 @@ create table journal_applied (
     primary key (process, segment, number)
 );
 
+-- Outcomes that this database refused, each set aside alone and tried again (mid/aside.py).
+create table outcome_aside (
+    number      bigint generated always as identity primary key,
+    process     text not null,
+    account_id  integer not null,
+    delivery_id bigint not null,
+    id          bigint not null,
+    document    bytea not null,               -- JSON of mid.records.Outcome: bytes, so that no text in it can be refused
+    why         text not null,
+    tries       integer not null default 1,
+    try_at      timestamptz not null
+);
+create index outcome_aside_message on outcome_aside (account_id, delivery_id, id);
+
 -- DKIM keys by sender domain; private keys encrypted with the key of the home folder.
 create table dkim_key (
     domain      text not null,
