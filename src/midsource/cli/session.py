@@ -6,6 +6,7 @@ need be and stays while anybody uses it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,11 @@ from midsource.config import Config, InstanceConfig
 from midsource.model.errors import Unhealthy
 from midsource.store import budget, migrate, processes
 from midsource.store.database import Database
+from midsource.supervise.control import ControlClient
 from midsource.supervise.postgres import EmbeddedPostgres, PostgresUse
 
+STARTING_SECONDS = 8
+"""A worker reports itself two or three seconds after it was started."""
 LEAST_CONNECTIONS = 100
 """PostgreSQL's own default."""
 ROOM_CONNECTIONS = 10
@@ -112,10 +116,16 @@ def runtime_folder() -> Path | None:
 
 
 def need_worker(opened: Opened) -> None:
-    """Raise Unhealthy unless a worker of the instance lives: nothing would carry out what is asked."""
+    """Raise Unhealthy unless a worker of the instance lives: nothing would carry out what is asked.
+
+    Where the home runs, one that is just starting is waited for.
+    """
+    supervisor, deadline = ControlClient(opened.config.home), time.monotonic() + STARTING_SECONDS
     with opened.database.connection() as conn:
-        if not processes.any_alive(conn, "worker"):
-            raise Unhealthy(
-                f"no worker of {opened.instance.name} is alive, so nothing would do this",
-                "start the processes with `midsource up`, then repeat",
-            )
+        while not processes.any_alive(conn, "worker"):
+            if time.monotonic() > deadline or not supervisor.is_running():
+                raise Unhealthy(
+                    f"no worker of {opened.instance.name} is alive, so nothing would do this",
+                    "start the processes with `midsource up`, then repeat",
+                )
+            time.sleep(0.1)

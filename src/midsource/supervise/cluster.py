@@ -29,7 +29,7 @@ SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",  # the socket only
     "unix_socket_permissions": "0700",
     "password_encryption": "scram-sha-256",
-    "max_connections": "100",  # 2 instances x (web 10, worker 10, mta 5, inbound 2), twice, and room for psql and backup
+    "max_connections": "100",  # one instance of each role (store/budget.py) and room to look inside; more processes ask for more
     "shared_buffers": "128MB",
     "max_locks_per_transaction": "256",  # partitioned by month and by day: one query may touch hundreds of tables
     "max_wal_size": "2GB",  # imports of a million rows without a checkpoint each second
