@@ -73,7 +73,7 @@ class Database:
         )
 
     def close(self) -> None:
-        """Give every connection back to the server; the object can be used again afterwards."""
+        """Give every connection back to the server; the object cannot be used afterwards."""
         self._pool.close()
 
     def __enter__(self) -> Database:
