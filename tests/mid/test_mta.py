@@ -13,12 +13,15 @@ import pytest
 
 from midsource.model.errors import MidsourceError
 from midsource.net.resolver import StaticRoute
+from midsource.store.database import scalar
 from midsource.supervise.places import settle
 from midsource.supervise.postgres import EmbeddedPostgres
 from midsource.testing.field import Field
 
 SENT, FAILED, PENDING, CANCELLED, DEFERRED, UNCERTAIN = 1, 2, 6, 7, 61, 62
 RETRY, PAUSED, FINISHED = 62, 75, 95
+LABORIOUS = "<p>Dear {{ recipient.name }}</p>" * 1_500
+"""Takes the pool some milliseconds each, so that a stop finds it at work."""
 
 
 @pytest.fixture
@@ -131,6 +134,47 @@ def test_an_expired_delivery_is_cancelled_and_not_sent(a_field: Field) -> None:
     a_field.wait_finished(delivery)
     assert a_field.ledger(delivery) == {CANCELLED: 10}
     assert not a_field.truth(delivery)
+
+
+@pytest.mark.slow
+def test_a_stop_in_the_middle_of_sending_leaves_nothing_leased_and_nothing_uncertain(a_field: Field) -> None:
+    a_field.sandbox()
+    delivery = a_field.deliver(people(6_000, *[f"d{n}.example" for n in range(10)]), html=LABORIOUS)
+    left = 6_000
+    stops = 0
+    while left > 2_000:
+        process = a_field.mta()
+        left -= 500
+        a_field.wait_until(lambda: len(a_field.ids(delivery, PENDING)) < left)  # noqa: B023 - asked within this turn
+        assert a_field.end(process) == 0
+        assert leased(a_field) == 0, "given back, the batches in the rendering pool too"
+        assert list((a_field.home / "journal" / "mid1").iterdir()) == []
+        left = len(a_field.ids(delivery, PENDING))
+        stops += 1
+    assert stops >= 3
+    a_field.mta()
+    a_field.wait_finished(delivery)
+    assert a_field.ledger(delivery) == {SENT: 6_000}
+    assert set(a_field.truth(delivery).values()) == {1}
+
+
+def test_a_stop_at_the_moment_the_provider_goes_down_makes_no_more_uncertain_than_connections(a_field: Field) -> None:
+    """As when a machine shuts down, or the supervisor of a demo is killed: connections end at once, batches are full."""
+    sink = a_field.sandbox()
+    process = a_field.mta()
+    delivery = a_field.deliver(people(6_000, *[f"d{n}.example" for n in range(10)]), html=LABORIOUS)
+    a_field.wait_until(lambda: len(a_field.ids(delivery, PENDING)) < 5_000)
+    process.send_signal(signal.SIGTERM)
+    a_field.end(sink, signal.SIGKILL)
+    assert process.wait(40) == 0
+    assert leased(a_field) == 0
+    assert len(a_field.ids(delivery, UNCERTAIN)) <= 40, "ten destinations with four connections, and one body on each"
+
+
+def leased(made: Field) -> int:
+    """Return how many batches somebody holds."""
+    with made.database.connection() as conn:
+        return int(scalar(conn, "select count(*) from dispatch_batch where owner is not null"))
 
 
 @pytest.mark.slow

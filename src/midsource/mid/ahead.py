@@ -44,6 +44,9 @@ class RenderAhead:
         self._loop = asyncio.get_running_loop()
         self._hungry: deque[Destination] = deque()
         self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
         self.stock_bytes = 0
         """Bytes rendered and not taken yet; whoever takes or drops a message subtracts it."""
 
@@ -51,8 +54,13 @@ class RenderAhead:
         """Have more of ``dest`` rendered, as far as it wants and there is room."""
         if dest.fresh and len(dest.ready) + dest.rendering < RENDER_AHEAD and dest not in self._hungry:
             self._hungry.append(dest)
-        while self._hungry and self._running < MAX_RENDERING:
+        while self._hungry and self._running < MAX_RENDERING and not self._stopping:
             self._next(self._hungry.popleft())
+
+    async def stop(self) -> None:
+        """Render nothing more; return when nothing is in the pool: its batches can be given back only then."""
+        self._stopping = True
+        await self._idle.wait()
 
     def _next(self, dest: Destination) -> None:
         scarce = self.stock_bytes > RENDERED_BYTES
@@ -65,6 +73,7 @@ class RenderAhead:
         dest.rendering += len(messages)
         held.busy += len(messages)
         self._running += 1
+        self._idle.clear()
         now = self._clock.now()
         future = self._loop.run_in_executor(self._pool, render, held.prepared, messages, self._tokens, now)
         future.add_done_callback(lambda done: self._done(dest, held, messages, done))
@@ -73,6 +82,8 @@ class RenderAhead:
         self._running -= 1
         dest.rendering -= len(messages)
         held.busy -= len(messages)
+        if not self._running:
+            self._idle.set()
         if done.cancelled():
             held.fate = Fate.LEAVE if held.fate is Fate.SEND else held.fate
             return

@@ -152,6 +152,10 @@ class Desk:
             del self._held[held.lease.batch_id]
         return {held.lease.batch_id: held.lease.token for held in back}
 
+    async def at_rest(self) -> None:
+        """Return when nothing is rendered any more, for one that stops: no batch is busy then but by a connection."""
+        await self._ahead.stop()
+
     # -- what connections ask
 
     def take(self, dest: Destination) -> Transaction | None:

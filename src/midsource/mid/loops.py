@@ -96,6 +96,7 @@ class Loops:
             await self._lease_until_stopped()
             connecting.cancel()
             await connections.finish(STOP_SECONDS)
+            await self._desk.at_rest()
             self._quiet = True
             await asyncio.wait([settling], timeout=SETTLE_STOP_SECONDS)
             settling.cancel()
@@ -221,7 +222,8 @@ class Loops:
     async def _leave(self) -> None:
         """Give everything back. What cannot be is found by recovery: the journal stays then."""
         back = self._desk.take_returnable(everything=True)
-        settled = not self._journal.collected
+        # A journal that goes while batches stay leased would make each of their messages uncertain, begun or not.
+        settled = not self._journal.collected and not self._desk.leases()
         try:
             await self._in(self._lease_pool, lambda: self._leasing.release(back))
             await self._in(self._lease_pool, self._say_goodbye)
