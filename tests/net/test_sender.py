@@ -7,6 +7,7 @@ import datetime as dt
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import uvloop
@@ -26,6 +27,7 @@ from midsource.testing.peer import Chop, Do, ScriptedPeer, Transcript, transacti
 TRANSCRIPTS = sorted((Path(__file__).parents[1] / "smtp" / "transcripts").glob("*.txt"))
 LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
 QUICK = Timeouts(5, 5, 5, 5, 5, 5, 1, 1)
+PATIENT = Timeouts(20, 20, 20, 20, 20, 20, 1, 1)
 IMPATIENT = Timeouts(5, 5, 5, 5, 0.2, 5, 1, 1)
 
 GROUP = """
@@ -160,7 +162,7 @@ def test_nobody_listens() -> None:
     end = asyncio.run(story())
     assert end.never_opened
     assert end.stage is Stage.CONNECT
-    assert isinstance(end.answer, Lost)
+    assert str(end.answer).startswith("no connection to mx.b.example[127.0.0.1]:")
 
 
 def test_a_banner_that_does_not_come() -> None:
@@ -189,6 +191,29 @@ def test_a_body_is_not_sent_when_the_lease_ends() -> None:
     assert record.began == []
     assert record.attempts == []
     assert end.answer == Lost(WITHHELD)
+
+
+def test_a_lease_that_ends_while_the_start_is_noted_keeps_the_body_back() -> None:
+    """A process may be stopped for minutes between the look at its lease and the note in its journal."""
+
+    class Stopped(Record):
+        def started(self, token: int) -> None:
+            super().started(token)
+            self.may_send = False
+
+    record = Stopped()
+
+    async def story() -> ConnectionEnd:
+        transcript = script(GROUP + "hang")
+        async with ScriptedPeer(transcript) as peer:
+            end = await converse(peer, TransactionQueue(transactions_of(transcript)), record)
+        assert peer.problems == []
+        return end
+
+    end = asyncio.run(story())
+    assert record.began == [1]
+    assert record.attempts == [(1, Attempt(Stage.DATA, Lost(WITHHELD)))], "so its note is taken back"
+    assert end.returned == ()
 
 
 def test_the_final_dot_waits_until_a_large_body_has_left_and_is_then_withheld() -> None:
@@ -237,6 +262,75 @@ def test_the_final_dot_waits_until_a_large_body_has_left_and_is_then_withheld() 
     assert record.attempts == [(1, Attempt(Stage.DATA, Lost(WITHHELD)))]
     assert end.answer == Lost(WITHHELD)
     assert not heard.endswith(b"\r\n.\r\n")
+
+
+class Forgetful:
+    """A TLS transport that does not say it is one, so that a high mark of zero is set: it pauses with an empty buffer."""
+
+    def __init__(self, real: asyncio.Transport) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default if name == "sslcontext" else self._real.get_extra_info(name, default)
+
+
+class ForgetfulDialer(TcpDialer):
+    async def start_tls(
+        self, transport: asyncio.Transport, protocol: asyncio.Protocol, host: str, timeout_seconds: float
+    ) -> asyncio.Transport:
+        return cast("asyncio.Transport", Forgetful(await super().start_tls(transport, protocol, host, timeout_seconds)))
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS, ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("dialer", [TcpDialer, ForgetfulDialer])
+def test_bodies_larger_than_any_buffer_pass_over_tls(
+    dialer: type[TcpDialer], loop_factory: Callable[[], asyncio.AbstractEventLoop], server_tls: ssl.SSLContext
+) -> None:
+    """Writing is paused and resumed many times; a pause that nobody ends is found by looking, not by a time-out."""
+    record = Record()
+    size = 3 * 2**20 if dialer is TcpDialer else 70_000  # the forgetful one is looked at for every chunk
+    heard: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mx\r\n")
+        while line := await reader.readline():
+            match line[:4].upper():
+                case b"STAR":
+                    writer.write(b"220 go\r\n")
+                    await writer.start_tls(server_tls)
+                case b"EHLO":
+                    encrypted = writer.get_extra_info("sslcontext") is not None
+                    writer.write(b"250-mx\r\n250 SIZE\r\n" if encrypted else b"250-mx\r\n250 STARTTLS\r\n")
+                case b"DATA":
+                    writer.write(b"354 go\r\n")
+                    length = 0
+                    while (data := await reader.readline()) != b".\r\n":
+                        length += len(data)
+                        if length % (1 << 20) < 72:
+                            await asyncio.sleep(0.05)  # the client's buffers fill meanwhile
+                    heard.append(length)
+                    writer.write(b"250 kept\r\n")
+                case _:
+                    writer.write(b"250 ok\r\n")
+        writer.close()
+
+    async def story() -> ConnectionEnd:
+        body = (b"x" * 70 + b"\r\n") * (size // 72)
+        queue = TransactionQueue([Transaction(n, "a@a.example", "b@b.example", body, prestuffed=True) for n in (1, 2)])
+        queue.close()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            endpoint = Endpoint("mx", "127.0.0.1", server.sockets[0].getsockname()[1])
+            return await run_connection(dialer(), endpoint, ClientSession("me"), queue, record, PATIENT)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        end = runner.run(story())
+    assert end.encrypted
+    assert record.lines == ["1 body 250 kept", "2 body 250 kept"]
+    assert heard == [size // 72 * 72] * 2
 
 
 def test_a_recorder_that_fails_stops_the_body() -> None:

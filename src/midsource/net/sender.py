@@ -1,8 +1,9 @@
 """One SMTP connection from dialling to QUIT: performs what `smtp.session` decides.
 
 Order of events for each message: taken from the source; `Recorder.may_send_body`; `Recorder.started` (make it durable
-enough before returning: the body follows in the same turn of the loop); body; `Recorder.finished` with the attempt. A
-body above 64 kB is asked for `may_send_body` again when all but its final dot has left this process.
+enough before returning: the body follows in the same turn of the loop); `may_send_body` again, since a process may be
+stopped for minutes between the first look and the note; body; `Recorder.finished` with the attempt. A body above 64 kB
+is asked for once more when all but its final dot has left this process.
 
 Whatever happens, every message taken ends in exactly one of: `finished`, or a place in ``ConnectionEnd.returned``
 (nothing about it was ever written). An exception of the recorder ends the connection and is raised, and the message it
@@ -40,6 +41,8 @@ from midsource.smtp.session import ClientSession
 WITHHELD = "withheld: our lease on the message ends"
 MESSAGES_PER_CONNECTION = 1000
 """Providers cut between 20 and 1000 (MX rules say where); more gains nothing over a new connection."""
+PAUSE_LOOK_SECONDS = 1.0
+"""While writing is paused, how often the buffer is looked at: a transport that forgets to resume costs this, not a time-out."""
 
 
 class Recorder(Protocol):
@@ -91,7 +94,7 @@ async def run_connection(
         try:
             await dialer.connect(endpoint, link, timeouts.connect_seconds, source_ip)
         except OSError as error:
-            return ConnectionEnd(Stage.CONNECT, Lost(_clause(error)))
+            return ConnectionEnd(Stage.CONNECT, Lost(f"no connection to {endpoint}: {_clause(error)}"))
         while (end := await link.turn()) is None:
             await link.upgrade(dialer, endpoint.host)
     finally:
@@ -117,6 +120,8 @@ class _Link(asyncio.Protocol):
         self._asked_for_more = self._more_there = False
         self._deadline = self._timer_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._noted: int | None = None
         self._finished = 0
         self._returned: list[Transaction] = []
 
@@ -141,6 +146,8 @@ class _Link(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused = True
+        if self._look is None:
+            self._look = self._loop.call_later(PAUSE_LOOK_SECONDS, self._look_at_buffer)
 
     def resume_writing(self) -> None:
         self._paused = False
@@ -169,8 +176,9 @@ class _Link(asyncio.Protocol):
 
     def abandon(self, why: str) -> None:
         """Close whatever is open and report it; nothing to do after a regular end."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
         if not self._over:
             self._session.lost(why)
             self.pump()
@@ -228,11 +236,15 @@ class _Link(asyncio.Protocol):
             case Started(token):
                 if self._recorder.may_send_body(token):
                     self._recorder.started(token)
-                else:
+                    self._noted = token
+                if self._noted != token or not self._recorder.may_send_body(token):
                     self._session.withhold(WITHHELD)
             case Finished(token, attempt):
                 self._finished += 1
                 self._recorder.finished(token, attempt)
+            case Returned(transaction) if transaction.token == self._noted:  # withheld between its note and its body
+                self._finished += 1
+                self._recorder.finished(transaction.token, Attempt(Stage.DATA, Lost(WITHHELD)))
             case Returned(transaction):
                 self._returned.append(transaction)
             case Replied():
@@ -292,6 +304,15 @@ class _Link(asyncio.Protocol):
         self._turn.set_exception(error)
 
     # -- time
+
+    def _look_at_buffer(self) -> None:
+        self._look = None
+        if self._over or not self._paused or self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() == 0:
+            self.resume_writing()
+        else:
+            self._look = self._loop.call_later(PAUSE_LOOK_SECONDS, self._look_at_buffer)
 
     def _arm(self) -> None:
         stage = self._session.awaits

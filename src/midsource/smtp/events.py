@@ -128,7 +128,8 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The session ended before a byte about this message was written: it counts as no try."""
+    """The session ended before this message was begun: nothing about it was said, or nothing of it answered while another
+    message's answer was outstanding when it was. It counts as no try."""
 
     transaction: Transaction
 

@@ -9,6 +9,11 @@ Uncertain. From the moment a `Send` with its first body byte is returned until i
 Stage.BODY; a loss then is reported as Lost at Stage.BODY, because the server may have taken it. Only the head of the queue of
 steps can be a body: its 354 proves that everything before is answered. So at most one message a connection is in doubt.
 
+Announced behind another. With ``across`` the next message's commands travel behind a final dot. When the conversation ends
+before its MAIL has an answer, the next message was never begun: it is `Returned`, not put off for what befell another.
+Each such connection has brought its first message to an end, so giving back can go on for as long as there are messages
+and no longer. An answer of its own (421 to its MAIL) is its attempt.
+
 Limits: see `reply.Limits`; at most two messages are held at once (the one being said, and with ``across`` the next).
 Spoken: EHLO with HELO as fallback, PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), SMTPUTF8 (6531), STARTTLS
 (3207; what came in plain text behind its reply ends the session), enhanced status codes (2034). Not yet: CHUNKING, AUTH.
@@ -52,12 +57,13 @@ _NO_EXTENSIONS = Capabilities()
 class _Slot:
     """A message on its way through the session."""
 
-    __slots__ = ("announced", "done", "rcpt_taken", "transaction")
+    __slots__ = ("announced", "behind", "done", "rcpt_taken", "transaction")
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
         self.rcpt_taken = False
         self.announced = False  # Started was returned
+        self.behind = False  # its first command went out before another message had its answer
         self.done = False  # its Finished or Returned is queued
 
 
@@ -344,6 +350,7 @@ class ClientSession:
     def _begin(self, slot: _Slot) -> bytes:
         """Make the message the current one and return its first bytes."""
         self._current = slot
+        slot.behind = any(step is Step.BODY for step, _ in self._awaited)
         reset, self._needs_reset = self._needs_reset, False
         if reset:
             self._awaited.append((Step.RSET, None))
@@ -385,13 +392,15 @@ class ClientSession:
             self._events.append(Returned(slot.transaction))
 
     def _end(self, stage: Stage | None, answer: Reply | Lost | None) -> None:
-        """Close: what was spoken about gets its attempt at the step it had reached, the rest is given back."""
+        """Close: what was begun gets its attempt at the step it had reached, the rest is given back."""
         if self._closed is not None:
             return
         self._events = deque(event for event in self._events if not isinstance(event, Send | StartTls))
         reason = answer if answer is not None else Lost("the session is over")
         for step, slot in self._awaited:
-            if slot is not None:
+            if slot is not None and slot.behind and step is Step.MAIL:
+                self._give_back(slot)
+            elif slot is not None:
                 self._finish(slot, STAGE[step], reason)
         if self._armed is not None:  # no byte of its body was handed out
             self._finish(self._armed, Stage.DATA, reason)
