@@ -164,7 +164,8 @@ def add_field(conn: Connection, name: str, kind: str) -> bool:
         return False
     if len(known) >= MAX_FIELDS:
         raise UserError(f"this instance has {len(known)} own fields, which is the limit", "use fewer columns")
-    conn.execute(
+    added = conn.execute(
         "insert into recipient_field (name, type) values (%s, %s) on conflict do nothing", (name, wanted.value)
-    )
-    return True
+    ).rowcount
+    # Another import added it meanwhile, perhaps with another type: values of two types in one field break its segments.
+    return True if added else add_field(conn, name, kind)

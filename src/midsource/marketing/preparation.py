@@ -2,7 +2,7 @@
 
 Order of events, each one transaction, the state telling where the next slice goes on:
 
-1. *edited*: checks on content and times; one statement writes log rows, exclusions and totals (`targeting`) →
+1. *edited*: checks on content, times and target (`findings`); one statement writes log rows, exclusions and totals (`targeting`) →
 2. *target ready* →
 3. *personalisation*: people are read in pages; the first example of each shape of data is rendered; parts are cut and
    stored, some at a time, until none is left; the parts must hold exactly the people the log says →
@@ -25,13 +25,10 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from midsource.engine.work import SLICE_SECONDS, Context, JobKind, Report
-from midsource.mail.checks import Finding, Severity, check_content
-from midsource.mail.content import ContentError
+from midsource.mail.checks import Finding, Severity
 from midsource.mail.template import fields_used
-from midsource.marketing import deliveries, options, parts, targeting
-from midsource.marketing.brands import get_brand
+from midsource.marketing import deliveries, findings, options, parts, targeting
 from midsource.marketing.deliveries import Delivery
-from midsource.marketing.fields import all_fields
 from midsource.marketing.phases import add_phase
 from midsource.marketing.trial import Trial
 from midsource.model.delivery import DeliveryEvent, DeliveryState
@@ -85,69 +82,40 @@ JOB = JobKind("prepare", prepare)
 def _check_and_target(context: Context, delivery: Delivery) -> None:
     began, boot = context.clock.now(), context.clock.boot_seconds()
     with context.database.transaction() as conn:
-        findings = _findings(conn, delivery, began)
-    _refuse_errors(context, delivery, findings)
+        found = findings.before_targeting(conn, delivery, began)
+    _refuse_errors(context, delivery, found)
     checked = context.clock.boot_seconds()
     context.beat()
     context.progress({"done": 0, "of": 0, "unit": "people", "phase": "target"})
-    with context.database.transaction(statement_seconds=targeting.STATEMENT_SECONDS) as conn:
-        _fence(conn, delivery)
-        chosen = targeting.target(conn, delivery, began)
-        findings += _volume(delivery, chosen)
-        phases = add_phase([], "checks", began, checked - boot, 0)
-        phases = add_phase(phases, "target", began, context.clock.boot_seconds() - checked, chosen.targeted)
-        conn.execute(
-            "update delivery set targeted = %s, excluded = %s, to_deliver = %s, findings = %s, phases = %s where id = %s",
-            (
-                chosen.targeted, chosen.targeted - chosen.to_deliver, chosen.to_deliver, _stored(findings), Jsonb(phases),
-                delivery.id,
-            ),
-        )  # fmt: skip
-        sentence = _fail(conn, delivery.id, findings)
-        if not sentence:
-            deliveries.transition(conn, delivery.id, DeliveryEvent.TARGETED)
-    context.say("info", f"{chosen.targeted} people targeted, {chosen.to_deliver} to deliver")
+    try:
+        sentence = _target(context, delivery, found, began, checked - boot)
+    except findings.TARGET_GONE as exc:  # between the checks and the statement
+        _refuse_errors(context, delivery, [*found, findings.of_target(exc)])
+        raise
     _raise(context, sentence)
 
 
-def _findings(conn: Connection, delivery: Delivery, now: datetime) -> list[Finding]:
-    brand = get_brand(conn, delivery.brand)
-    found = list(check_content(delivery.content, sender_domains=brand.sender_domains, fields=all_fields(conn)))
-    if not found or found[0].severity is not Severity.ERROR:
-        found = [*_compile_problems(delivery), *found]
-    passed = checks.contact_date_passed(delivery.contact_at, delivery.validity_seconds, now)
-    if passed:
-        found.append(Finding(Severity.ERROR, "contact-date", passed))
-    short = checks.validity_against_retries(
-        delivery.validity_seconds, delivery.retry_count, delivery.retry_period_seconds
-    )
-    if short:
-        found.append(Finding(Severity.WARNING, "validity", short))
-    found += [
-        Finding(Severity.WARNING, "exclusions", f"The option {switch} is 0: people it would exclude get this delivery.")
-        for switch in targeting.switched_off(conn)
-    ]
-    return found
-
-
-def _compile_problems(delivery: Delivery) -> list[Finding]:
-    """Return what only compiling finds: a header of a name that is ours, parts that cannot be put together."""
-    try:
-        Trial(delivery)
-    except ContentError as exc:
-        return [Finding(Severity.ERROR, "template", f"{problem}.") for problem in exc.problems]
-    return []
-
-
-def _volume(delivery: Delivery, chosen: targeting.Targeted) -> list[Finding]:
-    found = []
-    nobody = checks.nobody_left(chosen.targeted, chosen.to_deliver, chosen.excluded)
-    if nobody:
-        found.append(Finding(Severity.ERROR, "target", nobody))
-    long = checks.validity_against_volume(delivery.validity_seconds, chosen.to_deliver)
-    if long:
-        found.append(Finding(Severity.WARNING, "validity", long))
-    return found
+def _target(context: Context, delivery: Delivery, found: list[Finding], began: datetime, check_seconds: float) -> str:
+    """Write the log rows, what was found and the new state in one transaction; return the errors as text, "" for none."""
+    boot = context.clock.boot_seconds()
+    with context.database.transaction(statement_seconds=targeting.STATEMENT_SECONDS) as conn:
+        _fence(conn, delivery)
+        chosen = targeting.target(conn, delivery, began)
+        found = [*found, *findings.about_volume(delivery, chosen)]
+        phases = add_phase([], "checks", began, check_seconds, 0)
+        phases = add_phase(phases, "target", began, context.clock.boot_seconds() - boot, chosen.targeted)
+        conn.execute(
+            "update delivery set targeted = %s, excluded = %s, to_deliver = %s, findings = %s, phases = %s where id = %s",
+            (
+                chosen.targeted, chosen.targeted - chosen.to_deliver, chosen.to_deliver, _stored(found), Jsonb(phases),
+                delivery.id,
+            ),
+        )  # fmt: skip
+        sentence = _fail(conn, delivery.id, found)
+        if not sentence:
+            deliveries.transition(conn, delivery.id, DeliveryEvent.TARGETED)
+    context.say("info", f"{chosen.targeted} people targeted, {chosen.to_deliver} to deliver")
+    return sentence
 
 
 class _Personalisation:
@@ -183,7 +151,7 @@ class _Personalisation:
                 return self._finish()
             if len(self._waiting) >= PARTS_AT_ONCE:
                 self._store()
-        if self._waiting:
+        if self._waiting or self._trial.problems:
             self._store()
         return Report(rows_read=self._read, rows_written=self._stored, more_after_seconds=0)
 
@@ -195,6 +163,7 @@ class _Personalisation:
         with self._context.database.transaction() as conn:
             self._delivery = _fence(conn, self._delivery)
             self._store_waiting(conn)
+            _add_findings(conn, self._delivery, self._trial.problems)
         self._context.progress(
             {"done": self._stored, "of": self._delivery.to_deliver, "unit": "people", "phase": "personalisation"}
         )
@@ -215,16 +184,14 @@ class _Personalisation:
         differs = checks.prepared_differs(
             self._stored + sum(part.rows for part in self._waiting), self._delivery.to_deliver or 0
         )
-        findings = [*self._trial.problems, *self._trial.size_findings()]
+        found = [*self._trial.problems, *self._trial.size_findings()]
         if differs:
-            findings.append(Finding(Severity.ERROR, "count", differs))
-        _refuse_errors(self._context, self._delivery, findings)
+            found.append(Finding(Severity.ERROR, "count", differs))
+        _refuse_errors(self._context, self._delivery, found)
         with self._context.database.transaction() as conn:
             self._delivery = _fence(conn, self._delivery)
             self._store_waiting(conn)
-            conn.execute(
-                "update delivery set findings = findings || %s where id = %s", (_stored(findings), self._delivery.id)
-            )
+            _add_findings(conn, self._delivery, found)
             deliveries.transition(conn, self._delivery.id, DeliveryEvent.FINALISED)
         self._context.say(
             "info", f"{self._stored} messages in {self._position} parts, {self._trial.shapes} shapes tried"
@@ -248,30 +215,36 @@ def _fence(conn: Connection, delivery: Delivery) -> Delivery:
     return now
 
 
-def _refuse_errors(context: Context, delivery: Delivery, findings: list[Finding]) -> None:
+def _refuse_errors(context: Context, delivery: Delivery, found: list[Finding]) -> None:
     """Where there is an error: store all findings, move to *preparation failed*, raise PreparationFailed."""
-    if not any(finding.severity is Severity.ERROR for finding in findings):
+    if not any(finding.severity is Severity.ERROR for finding in found):
         return
     with context.database.transaction() as conn:
         _fence(conn, delivery)
-        sentence = _fail(conn, delivery.id, findings)
+        sentence = _fail(conn, delivery.id, found)
     _raise(context, sentence)
 
 
-def _fail(conn: Connection, delivery_id: int, findings: list[Finding]) -> str:
+def _fail(conn: Connection, delivery_id: int, found: list[Finding]) -> str:
     """Where there is an error: store all findings, move to *preparation failed*, return the errors as text; else ""."""
-    errors = [finding.sentence for finding in findings if finding.severity is Severity.ERROR]
+    errors = [finding.sentence for finding in found if finding.severity is Severity.ERROR]
     if not errors:
         return ""
     sentence = " ".join(errors[:SPOKEN_ERRORS])[:MAX_ERROR_CHARS]
-    known = {finding.sentence for finding in findings}
-    before = [finding for finding in deliveries.get(conn, delivery_id).findings if finding["sentence"] not in known]
-    conn.execute(
-        "update delivery set findings = %s, error = %s where id = %s",
-        (Jsonb([*before, *_plain(findings)][:MAX_FINDINGS]), sentence, delivery_id),
-    )
+    _add_findings(conn, deliveries.get(conn, delivery_id), found)
+    conn.execute("update delivery set error = %s where id = %s", (sentence, delivery_id))
     deliveries.transition(conn, delivery_id, DeliveryEvent.PREPARATION_ERROR)
     return sentence
+
+
+def _add_findings(conn: Connection, delivery: Delivery, found: list[Finding]) -> None:
+    """Store ``found`` beside what ``delivery`` has, each sentence once: a slice after another tries its examples again."""
+    new = {finding.sentence for finding in found}
+    before = [finding for finding in delivery.findings if finding["sentence"] not in new]
+    conn.execute(
+        "update delivery set findings = %s where id = %s",
+        (Jsonb([*before, *_plain(found)][:MAX_FINDINGS]), delivery.id),
+    )
 
 
 def _raise(context: Context, sentence: str) -> None:
@@ -280,9 +253,9 @@ def _raise(context: Context, sentence: str) -> None:
         raise PreparationFailed(sentence.removesuffix("."), REMEDY)
 
 
-def _plain(findings: list[Finding]) -> list[dict[str, Any]]:
-    return [asdict(finding) for finding in findings]
+def _plain(found: list[Finding]) -> list[dict[str, Any]]:
+    return [asdict(finding) for finding in found]
 
 
-def _stored(findings: list[Finding]) -> Jsonb:
-    return Jsonb(_plain(findings[:MAX_FINDINGS]))
+def _stored(found: list[Finding]) -> Jsonb:
+    return Jsonb(_plain(found[:MAX_FINDINGS]))

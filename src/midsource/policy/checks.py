@@ -54,6 +54,13 @@ def contact_date_passed(contact_at: datetime | None, validity_seconds: int, now:
     return f"The contact date {contact_at.isoformat()} and its validity are over: choose a later date."
 
 
+def contact_date_in_the_past(contact_at: datetime | None, validity_seconds: int, now: datetime) -> str | None:
+    """Warn when the contact date is behind us and its validity is not yet over: it holds nothing back."""
+    if contact_at is None or not contact_at < now < contact_at + timedelta(seconds=validity_seconds):
+        return None
+    return f"The contact date {contact_at.isoformat()} is in the past: the delivery starts as soon as it is sent."
+
+
 def nobody_left(targeted: int, to_deliver: int, excluded: Mapping[Reason, int]) -> str | None:
     """Refuse a delivery that nobody would get, and say why nobody."""
     if to_deliver > 0:
