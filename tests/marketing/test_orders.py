@@ -13,7 +13,7 @@ from midsource.marketing.orders import Ordered
 from midsource.model.errors import Conflict, RemoteRefused, UserError
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
-from midsource.testing.proxy import CutAnswer, FaultProxy, Pass
+from midsource.testing.proxy import Answer, CutAnswer, FaultProxy, Pass
 
 
 def order(halves: LinkedHalves, delivery: int, verb: str) -> Ordered:
@@ -228,3 +228,75 @@ def test_a_running_delivery_is_not_started_twice(halves: LinkedHalves, ready: in
     started(halves, ready)
     with pytest.raises(Conflict, match="already"):
         order(halves, ready, "start")
+
+
+def test_a_stop_refused_for_a_wrong_key_is_given_again_and_leaves_nobody_pending(halves: LinkedHalves) -> None:
+    delivery = halves.prepared(30, part_rows=10)
+    halves.link_to(f"http://127.0.0.1:{halves.port}", key="wrong." + "x" * 43)
+    assert order(halves, delivery, "stop").state == 85
+    with pytest.raises(RemoteRefused):
+        carry(halves, delivery)
+    assert states(halves, delivery) == {6: 30}
+    halves.link_to(f"http://127.0.0.1:{halves.port}")
+    assert order(halves, delivery, "stop").job
+    halves.run(orders.carry_order, delivery)
+    assert states(halves, delivery) == {7: 30}
+    with pytest.raises(Conflict, match="is stopped"):
+        order(halves, delivery, "stop")
+
+
+def test_a_stop_is_not_confirmed_by_a_server_that_is_no_mid(halves: LinkedHalves, ready: int) -> None:
+    """A proxy's own 404 while the mid is away: the mid sends on, so nothing may say that it was stopped."""
+    started(halves, ready)
+    page = Answer(404, body=b"<html>nothing here</html>", content_type="text/html")
+    with FaultProxy(halves.port, lambda _seen: page) as proxy:
+        halves.link_to(proxy.url)
+        order(halves, ready, "stop")
+        with pytest.raises(RemoteRefused, match="is not a mid-sourcing server"):
+            carry(halves, ready)
+    after = seen(halves, ready)
+    assert (after.is_unconfirmed, after.state, states(halves, ready)) == (True, 51, {6: 300})
+
+
+def test_to_resume_what_has_not_started_never_replaces_the_start(halves: LinkedHalves, ready: int) -> None:
+    order(halves, ready, "start")
+    with pytest.raises(Conflict, match="is ready: resume is not possible"):
+        order(halves, ready, "resume")
+    halves.run(orders.carry_order, ready)
+    assert mid_state(halves, ready) == 51
+
+
+def test_an_order_that_the_mids_state_forbids_is_over_and_says_why(halves: LinkedHalves, ready: int) -> None:
+    """The delivery ended on the mid before the pause arrived: it must not show as not confirmed for ever."""
+    started(halves, ready)
+    with halves.mid.connection() as conn:
+        conn.execute("update delivery set state = 95, finished_at = now()")
+    order(halves, ready, "pause")
+    with pytest.raises(RemoteRefused):
+        carry(halves, ready)
+    after = seen(halves, ready)
+    assert (after.is_unconfirmed, after.ordered) == (False, None)
+    assert "finished" in after.error
+
+
+@pytest.mark.parametrize(("was_started", "state"), [(False, 7), (True, 62)])
+def test_a_stop_of_what_a_restored_mid_no_longer_knows_leaves_nobody_pending(
+    halves: LinkedHalves, ready: int, was_started: bool, state: int
+) -> None:
+    """Never started: cancelled. Started: it may have been sent before the mid forgot it, so it is uncertain."""
+    if was_started:
+        started(halves, ready)
+    with halves.mid.connection() as conn:
+        conn.execute("truncate delivery, message, dispatch_batch, delivery_part cascade")
+    order(halves, ready, "stop")
+    halves.run(orders.carry_order, ready)
+    assert (seen(halves, ready).state, states(halves, ready)) == (85, {state: 300})
+    assert halves.totals_agree(ready)
+
+
+def test_a_confirmed_stop_forgets_the_stored_addresses(halves: LinkedHalves) -> None:
+    delivery = halves.prepared(30, part_rows=10)
+    order(halves, delivery, "stop")
+    halves.run(orders.carry_order, delivery)
+    with halves.marketing.connection() as conn:
+        assert scalar(conn, "select count(*) from upload_part where body is not null") == 0

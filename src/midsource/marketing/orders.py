@@ -5,7 +5,8 @@ delivery that is not prepared asks for its preparation, and `confirmed_at` makes
 ``order`` calls the mid (`ExecCommand`) with back-off up to a minute until it answers; till then the order shows as not
 confirmed (`delivery.order_confirmed_at` null). Only the last order counts: one that was replaced is not sent any more,
 and an answer to it confirms nothing. A start waits for `contact_at`. What the mid refuses for good ends the job; the
-sentence stays in `delivery.error`.
+sentence stays in `delivery.error`. An order that the delivery's state on the mid forbids is over then; one refused for a
+reason of ours (a wrong key) stays unconfirmed, and is given again once that is mended.
 """
 
 from __future__ import annotations
@@ -17,22 +18,19 @@ from datetime import datetime
 
 from midsource.engine import jobs
 from midsource.engine.work import Context, JobKind, Report
-from midsource.marketing import accounts, deliveries, link_journal
+from midsource.marketing import accounts, cancelling, deliveries, link_journal
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.link_journal import Method
 from midsource.model.delivery import DeliveryEvent, DeliveryState, states_accepting
 from midsource.model.errors import Conflict, RemoteRefused, UserError
-from midsource.model.message import MessageState
 from midsource.policy.parts import pause_seconds
 from midsource.store.database import Connection
-from midsource.wire.failures import LinkFailure
+from midsource.wire.failures import LinkFailure, NotAMid
 from midsource.wire.schema import CommandAnswer
 
 S = DeliveryState
 E = DeliveryEvent
 VERBS = {"start": E.START, "pause": E.PAUSE, "resume": E.RESUME, "stop": E.STOP}
-CANCEL_ROWS = 20_000
-"""Log rows cancelled in one transaction: a fraction of a second."""
 LOOK_AGAIN_SECONDS = 60.0
 """A start that waits for its contact date looks at least this often: the date or the order may change."""
 FOLLOWERS = ("defaultMidSourcingDlv", "defaultMidSourcingLog")
@@ -59,9 +57,12 @@ def order(conn: Connection, delivery_id: int, verb: str, by: str, now: datetime)
     state = S(delivery.state)
     if verb == "start":
         return _send(conn, delivery, by, now)
+    if verb == "stop" and state is S.STOPPED and delivery.is_unconfirmed:  # refused once, for a wrong key perhaps
+        return Ordered(verb, _store(conn, delivery_id, verb, by, now), state)
     if verb == "stop" and state not in _RUNNING:
         return _give_up(conn, delivery, by, now)
-    starting = state is S.READY and delivery.ordered == "start"  # perhaps started already: the answer was lost
+    # Perhaps started already, and the answer was lost. To resume it means nothing: that would replace the start.
+    starting = verb == "pause" and state is S.READY and delivery.ordered == "start"
     if state not in _RUNNING and not starting:
         allowed = ", ".join(accepting.label for accepting in states_accepting(VERBS[verb]))
         raise Conflict(f"delivery {delivery_id} is {state.label}: {verb} is not possible", f"possible while {allowed}")
@@ -74,7 +75,7 @@ def carry_order(context: Context) -> Report:
         delivery = deliveries.get(conn, context.subject)
     if not delivery.is_unconfirmed:
         return Report(note="nothing is left to confirm")
-    verb = delivery.ordered or ""
+    verb, is_known = delivery.ordered or "", True
     if verb == "start" and delivery.contact_at is not None:
         early = (delivery.contact_at - context.clock.now()).total_seconds()
         if early > 0:
@@ -86,17 +87,17 @@ def carry_order(context: Context) -> Report:
     except LinkFailure as exc:
         return Report(more_after_seconds=_tell(context, delivery, exc))
     except RemoteRefused as exc:
-        if exc.status == 404 and verb == "stop":  # the mid never heard of it: nothing is to be stopped there
+        if exc.status == 404 and verb == "stop" and not isinstance(exc, NotAMid):  # nothing is to be stopped there
             answer = CommandAnswer(state=int(S.STOPPED), revision=delivery.mid_revision)
+            is_known = False
         elif exc.status == 409 and verb == "pause" and delivery.state == S.READY:
             return _withdrawn(context, delivery)
         else:
             _tell(context, delivery, exc)
-            with context.database.transaction() as conn:
-                conn.execute("update delivery set error = %s where id = %s", (str(exc), delivery.id))
+            _refused(context, delivery, exc)
             raise
     if verb == "stop":
-        _cancel_unsent(context, delivery)
+        cancelling.cancel_unsent(context, delivery, is_known=is_known)
     _confirmed(context, delivery, verb, answer)
     return Report(rows_written=1, note=f"{verb} confirmed: {S(answer.state).label}")
 
@@ -164,39 +165,23 @@ def _confirmed(context: Context, delivery: Delivery, verb: str, answer: CommandA
             (answer.state, answer.revision, verb, delivery.id, answer.revision),
         )
         accounts.answered(conn, delivery.account)
+        if verb == "stop":  # stored parts hold addresses and names, and are never sent again
+            conn.execute("update upload_part set body = null where delivery_id = %s", (delivery.id,))
         if verb in ("start", "resume"):
             conn.execute("update workflow set next_at = least(next_at, now()) where name = any(%s)", (list(FOLLOWERS),))
     context.say("info", f"{Method.COMMAND} {verb}: confirmed, the delivery is {S(answer.state).label}")
 
 
-def _cancel_unsent(context: Context, delivery: Delivery) -> None:
-    """Cancel the log rows that the mid never took; what it took comes back through the logs feed as it ends there."""
-    for first in range(1, (delivery.targeted or 0) + 1, CANCEL_ROWS):
-        context.beat()
-        with context.database.transaction() as conn:
+def _refused(context: Context, delivery: Delivery, exc: RemoteRefused) -> None:
+    """Keep the mid's sentence; an order that its state forbids (409) is over, any other refusal is ours to mend."""
+    with context.database.transaction() as conn:
+        conn.execute("update delivery set error = %s where id = %s", (str(exc), delivery.id))
+        if exc.status == 409:
             conn.execute(
-                """
-                with changed as (
-                    update broad_log b set state = %(cancelled)s, event_at = clock_timestamp()
-                    where b.delivery_id = %(id)s and b.id between %(first)s and %(last)s and b.state = %(pending)s
-                        and not exists (select 1 from upload_part p where p.delivery_id = b.delivery_id
-                            and p.state = 'acknowledged' and b.id between p.first_id and p.last_id)
-                    returning b.domain, b.reason
-                ), moves as (
-                    select domain, reason, unnest(array[%(pending)s, %(cancelled)s]) as state,
-                        unnest(array[-count(*), count(*)]) as n from changed group by 1, 2
-                )
-                insert into broad_log_total as t (delivery_id, domain, state, reason, n)
-                select %(id)s, domain, state, reason, n from moves
-                on conflict (delivery_id, domain, state, reason) do update set n = t.n + excluded.n
-                """,
-                {
-                    "id": delivery.id,
-                    "first": first,
-                    "last": first + CANCEL_ROWS - 1,
-                    "pending": int(MessageState.PENDING),
-                    "cancelled": int(MessageState.CANCELLED),
-                },
+                "update delivery set ordered = null, ordered_at = null, version = version + 1, "
+                "confirmed_at = case when ordered = 'start' then null else confirmed_at end "
+                "where id = %s and ordered = %s and ordered_at = %s",
+                (delivery.id, delivery.ordered, delivery.ordered_at),
             )
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from midsource.model.errors import Failed, RemoteRefused
+from midsource.model.delivery import DeliveryState
+from midsource.model.errors import Conflict, Failed, RemoteRefused
 from midsource.model.message import MessageState, Reason
 from midsource.model.outcome import MAX_REPLY_TEXT
 from midsource.policy.parts import child_name
-from midsource.store.database import Connection, Database
+from midsource.store.database import Connection, Database, scalar
 from midsource.wire import rows as wire_rows
 from midsource.wire.schema import PartAnswer, PartRow, RefusedRow
 
@@ -66,12 +67,18 @@ def _stored(row: tuple[Any, ...]) -> StoredPart:
 
 
 def begin(database: Database, part: StoredPart) -> tuple[int, bytes] | None:
-    """Count an attempt, durably before the call; return its number and the body, None if the part is no longer to be sent."""
-    with database.connection() as conn:
+    """Count an attempt, durably before the call; return its number and the body, None if the part is no longer to be sent.
+
+    Raises Conflict when the delivery was stopped or prepared anew meanwhile: nothing more of it leaves.
+    """
+    with database.transaction() as conn:
+        state = scalar(conn, "select state from delivery where id = %s for key share", (part.delivery_id,))
+        if state != DeliveryState.MESSAGE_FINALISED:
+            raise Conflict(f"delivery {part.delivery_id} is no longer handed over", "see `midsource delivery show`")
         row = conn.execute(
-            "update upload_part set attempts = attempts + 1 where delivery_id = %s and part = %s and state = 'stored' "
-            "returning attempts, body",
-            (part.delivery_id, part.name),
+            "update upload_part set attempts = attempts + 1 where delivery_id = %s and part = %s and content_hash = %s "
+            "and state = 'stored' returning attempts, body",
+            (part.delivery_id, part.name, part.content_hash),
         ).fetchone()
     if row is None:
         return None
@@ -97,8 +104,9 @@ def acknowledge(database: Database, part: StoredPart, body: bytes, answer: PartA
     with database.transaction() as conn:
         taken = conn.execute(
             "update upload_part set state = 'acknowledged', acknowledged_at = clock_timestamp(), not_before = null, "
-            "refused = %s, row_hash = %s where delivery_id = %s and part = %s and state in ('stored', 'split')",
-            (msgspec.json.encode(refused).decode(), expected, part.delivery_id, part.name),
+            "refused = %s, row_hash = %s where delivery_id = %s and part = %s and content_hash = %s "
+            "and state in ('stored', 'split')",
+            (msgspec.json.encode(refused).decode(), expected, part.delivery_id, part.name, part.content_hash),
         ).rowcount
         if taken and refused:
             _ignore_refused(conn, part.delivery_id, refused)
@@ -120,8 +128,9 @@ def cut(database: Database, part: StoredPart, body: bytes, rows: int, seconds: f
     pieces = [lines[start : start + rows] for start in range(0, len(lines), rows)]
     with database.transaction() as conn:
         split = conn.execute(
-            "update upload_part set state = 'split' where delivery_id = %s and part = %s and state = 'stored'",
-            (part.delivery_id, part.name),
+            "update upload_part set state = 'split' where delivery_id = %s and part = %s and content_hash = %s "
+            "and state = 'stored'",
+            (part.delivery_id, part.name, part.content_hash),
         ).rowcount
         if not split:
             return 0

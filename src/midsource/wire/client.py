@@ -184,7 +184,7 @@ class MidClient:
         try:
             return self._json("GET", f"deliveries/{delivery_id}/parts/{part}", PartAnswer)
         except RemoteRefused as exc:
-            if exc.status == 404:
+            if exc.status == 404 and not isinstance(exc, failures.NotAMid):
                 return None
             raise
 

@@ -1,7 +1,8 @@
 """What can go wrong on the link, each case as one sentence with its remedy.
 
     LinkFailure (RemoteUnavailable)   nobody there, too slow, cut, 408, 413, 425, 429, 5xx: later may work
-    RemoteRefused                     wrong key, other version, not a mid at all, wrong content: later changes nothing
+    RemoteRefused                     wrong key, other version, wrong content: later changes nothing
+      NotAMid                         somebody else answers there: what it says, a 404 too, is not the mid's word
 
 ``answer`` is the short clause for the journal line that operators search for: ``HTTP 408``, ``no answer (time-out)``.
 """
@@ -41,6 +42,12 @@ class LinkFailure(RemoteUnavailable):
         super().__init__(cause, remedy, status=status, retry_after_seconds=retry_after_seconds)
         self.answer = answer
         self.reached = reached
+
+
+class NotAMid(RemoteRefused):
+    """Somebody answers at the mid's address who is no mid-sourcing server: a proxy, another site (F12)."""
+
+    code = "MS-415"
 
 
 def answer_of(error: MidsourceError) -> str:
@@ -146,9 +153,9 @@ def from_answer(status: int, headers: httpx2.Headers, body: bytes, url: str) -> 
     return RemoteRefused(told or f"{url} answered HTTP {status}", problem.remedy, status=status)
 
 
-def not_a_mid(url: str, what: str, status: int = 0) -> RemoteRefused:
+def not_a_mid(url: str, what: str, status: int = 0) -> NotAMid:
     """Say that somebody answers there who is no mid-sourcing server (F12)."""
-    return RemoteRefused(
+    return NotAMid(
         f"{url} answers, but is not a mid-sourcing server ({what})",
         "check host, port and path in the URL of the external account",
         status=status,
