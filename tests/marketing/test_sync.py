@@ -9,10 +9,11 @@ from datetime import timedelta
 from random import Random
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
 from midsource.engine.work import Cancelled, Context, Report
-from midsource.marketing import accounts, handover, orders, sync
+from midsource.marketing import accounts, handover, orders, pages, pointers, sync
 from midsource.mid import ledger
 from midsource.mid import orders as mid_orders
 from midsource.mid.ledger import OutcomeRecord
@@ -23,6 +24,7 @@ from midsource.store.database import scalar
 from midsource.testing.clock import ManualClock
 from midsource.testing.link import LinkedHalves
 from midsource.testing.proxy import Answer, CutAnswer, Fault, FaultProxy, Pass, Seen
+from midsource.wire.schema import DeliveryRow, LogRow
 
 LOGS = f"NmsMidSourcing_LastBroadLog_{accounts.DEFAULT_NAME}"
 
@@ -193,6 +195,49 @@ def test_one_account_that_fails_does_not_hold_up_the_other(halves: LinkedHalves,
     assert sent_state(halves, delivery) == 100
 
 
+def test_an_account_with_much_to_read_leaves_pages_to_the_others(
+    halves: LinkedHalves, delivery: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of a slice were counted over all accounts: one with years to read left none, slice after slice."""
+    monkeypatch.setattr(sync, "MAX_PAGES", 6)
+    halves.sent(delivery, range(1, 501))
+    with halves.marketing.transaction() as conn:
+        url = f"http://127.0.0.1:{halves.port}"
+        accounts.add(conn, halves.home, url=url, key=halves.key, name="aaa_old", now=halves.clock.now())
+        conn.execute("update pointer set page_rows = 1, page_ceiling = 1 where account = 'aaa_old'")
+    report = logs(halves.context())
+    assert report.more_after_seconds == 0
+    assert sent_state(halves, delivery) == 500
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"revision": 2**40}, {"id": 2**70}, {"delivery": 2**70}, {"attempts": -1}, {"state": 99}, {"reason": 40_000}],
+)
+def test_a_row_that_no_column_holds_is_refused_and_its_page_passes(
+    halves: LinkedHalves, delivery: int, wrong: dict[str, int]
+) -> None:
+    row = LogRow(
+        delivery=delivery, id=1, state=1, reason=0, attempts=1, revision=5, event_at=halves.clock.now(), reply="250", message_id="m"
+    )  # fmt: skip
+    with halves.marketing.transaction() as conn:
+        rows = [row, msgspec.structs.replace(row, **({"id": 2} | wrong))]
+        written = pages.take_logs(conn, accounts.DEFAULT_NAME, rows)
+    assert (written.read, written.written, written.refused) == (2, 1, 1)
+    assert halves.totals_agree(delivery)
+
+
+@pytest.mark.parametrize("wrong", [{"revision": 2**70}, {"id": 2**70}, {"state": 99}, {"id": 5}])
+def test_a_delivery_that_no_column_holds_is_refused_and_its_page_passes(
+    halves: LinkedHalves, delivery: int, wrong: dict[str, int]
+) -> None:
+    row = DeliveryRow(id=delivery, state=55, revision=7, figures={"1": 10})
+    with halves.marketing.transaction() as conn:
+        rows = [msgspec.structs.replace(row, **wrong), row]
+        written = pages.take_deliveries(conn, accounts.DEFAULT_NAME, rows, halves.clock.now())
+    assert (written.read, written.written, written.refused) == (2, 1, 1)
+
+
 def test_a_value_written_by_hand_during_a_page_wins(halves: LinkedHalves, delivery: int) -> None:
     halves.sent(delivery, range(1, 101))
     by_hand = show(halves.clock.now() - timedelta(days=1))
@@ -218,7 +263,13 @@ def test_a_restored_mid_is_read_again_from_its_oldest_result(halves: LinkedHalve
         conn.execute("update instance set generation = %s", (uuid.uuid4(),))
     halves.sent(delivery, range(101, 201))
     report = halves.run(logs)
-    assert halves.lines("restored or cloned")
+    (told,) = halves.lines("restored or cloned")
+    with halves.marketing.connection() as conn, halves.mid.connection() as there:
+        made = scalar(conn, "select created_at from external_account")
+        generation = scalar(there, "select generation from instance")
+        assert scalar(conn, "select generation from external_account") == generation
+    assert str(generation) in told
+    assert f"what it holds since {show(made - pointers.MARGIN)} is read again" in told
     assert (report.rows_read, report.rows_written) == (200, 100)
     assert halves.same_on_both_sides(delivery)
     assert halves.totals_agree(delivery)

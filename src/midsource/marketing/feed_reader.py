@@ -27,7 +27,6 @@ from midsource.wire.schema import DeliveryRow, LogRow, Rewound
 
 Stream = Literal["deliveries", "logs"]
 Activity = Literal["busy", "retrying", "idle"]
-MAX_PAGES = 100
 RECENT_EVERY_SECONDS = 10.0
 """How often backlog work makes way for what is new: today's results are never later than this plus one page."""
 GATHER_SECONDS = 1.0
@@ -80,6 +79,7 @@ class FeedReader:
         account: str,
         stream: Stream,
         seconds: float,
+        most_pages: int,
         wait: float,
         tally: Tally,
     ) -> None:
@@ -89,12 +89,15 @@ class FeedReader:
         self._stream = stream
         self._deadline = context.clock.boot_seconds() + seconds
         self._started = context.clock.boot_seconds()
+        self._most_pages = most_pages
+        self._pages = 0
         self._wait = wait
         self._tally = tally
         self._lanes = self._open()
         self._recent_at = 0.0  # boot time from which the recent lane is due
         self._failed = 0
         self._rewinds = 0
+        self._generation: str | None = None  # of the mid, as its last page said
         self._skew_said = False
         self._behind_at_start: int | None = None
         self._behind = 0
@@ -103,7 +106,7 @@ class FeedReader:
         """Read pages until there is nothing more, or the slice is over."""
         self._tally.window_from.append(show(self._lanes.backlog.reached_at))
         more, activity, answered, asked = True, "idle", False, 0.0
-        while self._tally.pages < MAX_PAGES and self._context.clock.boot_seconds() < self._deadline:
+        while self._pages < self._most_pages and self._context.clock.boot_seconds() < self._deadline:
             self._context.beat()
             # Looked at before the page: once nothing runs, one more page is read, which holds the last results.
             activity = activity_of(self._context, self._account)
@@ -127,7 +130,7 @@ class FeedReader:
                 break
         if answered:
             with self._context.database.transaction() as conn:
-                accounts.answered(conn, self._account)
+                accounts.answered(conn, self._account, self._generation)
         self._end(more=more or self._lanes.recent is not None, activity=activity)
 
     def _end(self, *, more: bool, activity: str) -> None:
@@ -191,7 +194,9 @@ class FeedReader:
             self._lanes = self._open()
             return None
         self._failed = 0
+        self._pages += 1
         self._tally.pages += 1
+        self._generation = answer.head.generation
         self._compare_clocks(answer)
         return answer
 
@@ -257,10 +262,11 @@ class FeedReader:
             )
         with self._context.database.transaction() as conn:
             moved = pointers.rewind(conn, lane)
+            accounts.answered(conn, self._account, answer.generation)
         self._context.say(
             "warning",
             f"{moved.option}: the mid was restored or cloned (generation {answer.generation}, batches {answer.oldest_seq} "
-            f"to {answer.head_seq}): its results are read again from the oldest kept; what is known here is not changed by it",
+            f"to {answer.head_seq}): what it holds since {moved.shown} is read again; what is known here is not changed by it",
         )
         self._lanes = self._open()
 

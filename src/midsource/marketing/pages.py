@@ -26,6 +26,9 @@ _FROM_MID = tuple(int(state) for state in DeliveryState if state >= DeliveryStat
 """States in which the mid's word counts: from *start pending* on (model/delivery.py)."""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": None})
 MAX_SMALL = 32_767
+MAX_REVISION = 2**31 - 1
+MAX_ID = 2**63 - 1
+"""What the columns hold: one row beyond it would fail the COPY of its page, again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ select (select count(*) from latest), (select count(*) from old), (select count(
 
 def take_logs(conn: Connection, account: str, rows: Sequence[LogRow]) -> Written:
     """Take a page of outcomes into the delivery log and its totals."""
-    kept = [row for row in rows if row.state in _STATES and 0 <= row.reason <= MAX_SMALL]
+    kept = [row for row in rows if _is_storable(row)]
     if not kept:
         return Written(read=len(rows), written=0, refused=len(rows))
     conn.execute(
@@ -89,11 +92,8 @@ def take_deliveries(conn: Connection, account: str, rows: Sequence[DeliveryRow],
     """Take a page of deliveries: figures and, from *start pending* on, the state. ``told_at`` is the mid's clock."""
     written = refused = 0
     for row in rows:
-        state = row.state if row.state in _DELIVERY_STATES else None
-        known = conn.execute(
-            "select state from delivery where id = %s and account = %s for update", (row.id, account)
-        ).fetchone()
-        if known is None or state is None:
+        storable = row.state in _DELIVERY_STATES and 0 <= row.revision <= MAX_ID and 0 < row.id <= MAX_ID
+        if not storable or not _is_ours(conn, account, row.id):
             refused += 1
             continue
         written += conn.execute(
@@ -110,7 +110,7 @@ def take_deliveries(conn: Connection, account: str, rows: Sequence[DeliveryRow],
                 "figures": Jsonb(named_figures(row.figures)),
                 "at": told_at,
                 "revision": row.revision,
-                "state": state,
+                "state": row.state,
                 "from_mid": list(_FROM_MID),
                 "started": row.started_at,
                 "finished": row.finished_at,
@@ -126,6 +126,12 @@ def take_deliveries(conn: Connection, account: str, rows: Sequence[DeliveryRow],
     return Written(read=len(rows), written=written, refused=refused)
 
 
+def _is_ours(conn: Connection, account: str, delivery_id: int) -> bool:
+    """Whether the delivery exists and goes to this account; it is locked then."""
+    statement = "select 1 from delivery where id = %s and account = %s for update"
+    return conn.execute(statement, (delivery_id, account)).fetchone() is not None
+
+
 def named_figures(figures: dict[str, int]) -> dict[str, int]:
     """Name the mid's counters by the words of message states; a number we do not know keeps being a number."""
     named = {}
@@ -133,6 +139,17 @@ def named_figures(figures: dict[str, int]) -> dict[str, int]:
         known = number.isdigit() and int(number) in _STATES
         named[MessageState(int(number)).label if known else number] = count
     return named
+
+
+def _is_storable(row: LogRow) -> bool:
+    return (
+        row.state in _STATES
+        and 0 <= row.reason <= MAX_SMALL
+        and row.attempts >= 0
+        and 0 <= row.revision <= MAX_REVISION
+        and 0 < row.id <= MAX_ID
+        and 0 < row.delivery <= MAX_ID
+    )
 
 
 def _line(row: LogRow) -> str:

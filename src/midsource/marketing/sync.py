@@ -14,6 +14,7 @@ result kept; harmless, because rows only go forward.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from midsource.engine.work import Cancelled, Context, Report
 from midsource.marketing import accounts, link_journal
@@ -27,6 +28,10 @@ LEAST_SECONDS = 5.0
 """Each account gets at least this much of a slice, however many there are before it."""
 WAIT_SECONDS = 10.0
 """Long-poll at a mid while one of its deliveries runs; stopping a worker waits no longer than this."""
+MAX_PAGES = 100
+"""Pages of a slice (design 3), shared by the accounts."""
+LEAST_PAGES = 5
+"""Each account gets at least so many: one with years of small pages must not use up the slices of the others."""
 SHORT_WAIT_SECONDS = 2.0
 """The same where several accounts have running deliveries: they take turns."""
 TRIES = 5
@@ -46,8 +51,10 @@ def pull(context: Context, stream: Stream, only: Sequence[str] = ()) -> Report:
     end = context.clock.boot_seconds() + SLICE_SECONDS
     for number, name in enumerate(names):
         left = (end - context.clock.boot_seconds()) / (len(names) - number)
+        pages = (MAX_PAGES - tally.pages) // (len(names) - number)
         wait = WAIT_SECONDS if len(busy) <= 1 else SHORT_WAIT_SECONDS
-        _pull_alone(context, name, stream, max(LEAST_SECONDS, left), wait, tally)
+        share = _Share(max(LEAST_SECONDS, left), max(LEAST_PAGES, pages), wait)
+        _pull_alone(context, name, stream, share, tally)
     more = min(tally.pauses) if tally.pauses else None
     if tally.failures and more is None:
         raise Failed(
@@ -64,11 +71,20 @@ def pull(context: Context, stream: Stream, only: Sequence[str] = ()) -> Report:
     )
 
 
-def _pull_alone(context: Context, name: str, stream: Stream, seconds: float, wait: float, tally: Tally) -> None:
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What one account may use of a slice, and how long it may wait at its mid."""
+
+    seconds: float
+    pages: int
+    wait_seconds: float
+
+
+def _pull_alone(context: Context, name: str, stream: Stream, share: _Share, tally: Tally) -> None:
     """Read one account; whatever goes wrong stays with it (invariant 9)."""
     try:
         with accounts.open_client(context.database, context.home, name, context.clock) as client:
-            FeedReader(context, client, name, stream, seconds, wait, tally).run()
+            FeedReader(context, client, name, stream, share.seconds, share.pages, share.wait_seconds, tally).run()
     except Cancelled:
         raise
     except RemoteUnavailable as exc:
