@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -19,7 +20,7 @@ from midsource.model.errors import Failed, NotFound, Unhealthy, UserError
 from midsource.supervise.locks import is_held
 from midsource.supervise.places import HomeFiles, settle
 from midsource.supervise.postgres import EmbeddedPostgres, PostgresUse
-from midsource.supervise.state import Phase
+from midsource.supervise.state import Phase, State
 
 Until = Callable[..., None]
 Ended = Callable[[EmbeddedPostgres], None]
@@ -325,3 +326,17 @@ def test_lost_password_of_the_instances_is_set_anew(server: EmbeddedPostgres, fi
     files.password("midsource").unlink()
     with server.use() as database:
         assert database.ensure_database("x") is True
+
+
+def test_a_home_removed_while_its_server_still_ends_does_not_trouble_the_next_one_at_its_path(
+    home: Path, make_server: Callable[..., EmbeddedPostgres], until: Until
+) -> None:
+    """The old holder stays for some idle seconds and then says that it was stopped: to nobody, not to the new home."""
+    with make_server(home, idle_seconds=1.5).use():
+        old = State.read(HomeFiles(home)).holder
+    shutil.rmtree(home)
+    home.mkdir(mode=0o755)
+    with make_server(home).use() as database:
+        until(lambda: not Path(f"/proc/{old}").exists(), "the old holder ends")
+        assert State.read(HomeFiles(home)).phase is Phase.RUNNING
+        assert database.ensure_database("shared")

@@ -51,6 +51,8 @@ class Holder:
         self._users = open_lock(self.files.users_lock)
         self._log = BoundedLog(self.files.log)
         self._last_words: list[str] = []
+        self._data = -1
+        """The data folder, held open: while it is, no other folder can pass for it."""
         self._state = State(Phase.PREPARING, "PostgreSQL is being prepared", holder=os.getpid())
 
     def run(self) -> int:
@@ -88,6 +90,7 @@ class Holder:
 
     def _serve(self, place: Place, binaries: Binaries) -> None:
         """Keep the server running until it is time to stop; returns once it has stopped."""
+        self._data = os.open(place.data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         restarts = Restarts()
         has_run = False
         while not self._is_over():
@@ -144,7 +147,7 @@ class Holder:
             if not ready and roles.see_to_owner(self.files, socket):
                 ready = True
                 self._say(Phase.RUNNING, "PostgreSQL runs", socket=socket, postmaster=server.pid)
-            if self.stop_asked or self.files.stop_request.exists():
+            if self._is_over():
                 self.stop_asked = True
                 return ready
             idle_since = None if self._is_used() else (idle_since or time.monotonic())
@@ -156,10 +159,15 @@ class Holder:
         return ready
 
     def _end(self, server: subprocess.Popen[bytes]) -> None:
-        """Fast shutdown, waited for without limit: the last checkpoint takes as long as it takes."""
+        """Fast shutdown, waited for without limit: the last checkpoint takes as long as it takes.
+
+        Where its data was removed with the home there is none, and it must not remove the socket that a new home may
+        have at the same path: it is killed.
+        """
         if server.poll() is None:
             self._say(Phase.STOPPING, "PostgreSQL is stopping")
-            server.send_signal(signal.SIGINT)
+            is_gone = self._is_homeless() and not _is_file(self._data, Path(self._state.data))
+            server.send_signal(signal.SIGKILL if is_gone else signal.SIGINT)
         while server.poll() is None:
             self._read(server, BEAT_SECONDS)
         if server.stdout is not None:
@@ -208,7 +216,7 @@ class Holder:
         return False
 
     def _is_over(self) -> bool:
-        return self.stop_asked or self.files.stop_request.exists()
+        return self.stop_asked or self.files.stop_request.exists() or self._is_homeless()
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -223,11 +231,20 @@ class Holder:
         state = State(phase, sentence, remedy, holder=os.getpid(), **values)  # type: ignore[arg-type]
         if state != told or phase is Phase.PREPARING:
             self._state = state
-            state.write(self.files)
+            self._write(state)
 
     def _give_up(self, error: MidsourceError) -> None:
         unhealthy = isinstance(error, Unhealthy)
-        State(Phase.FAILED, error.cause, error.remedy, unhealthy=unhealthy, holder=os.getpid()).write(self.files)
+        self._write(State(Phase.FAILED, error.cause, error.remedy, unhealthy=unhealthy, holder=os.getpid()))
+
+    def _write(self, state: State) -> None:
+        """Write the state, unless our home was removed: another at the same path has a holder and a state of its own."""
+        if not self._is_homeless():
+            state.write(self.files)
+
+    def _is_homeless(self) -> bool:
+        """Tell whether the home whose lock we hold is not the one at its path any more."""
+        return not _is_file(self._users, self.files.users_lock)
 
     @property
     def _runtime_folder(self) -> Path | None:
@@ -236,6 +253,15 @@ class Holder:
     @property
     def _system_folder(self) -> Path:
         return Path(self.order.system_folder) if self.order.system_folder else SYSTEM_FOLDER
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    """Tell whether what is open is what the path leads to."""
+    try:
+        opened, there = os.fstat(descriptor), path.stat()
+    except FileNotFoundError:
+        return False
+    return (opened.st_dev, opened.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _run_by(place: Place) -> str:
