@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -184,3 +185,48 @@ def test_kill_9_keeps_every_start(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     assert not replay_.held_by_the_living(tmp_path / "dead")
     assert len(replay_.read(tmp_path / "dead").uncertain) == 500
+
+
+def limited(which: int, soft: int, act: Callable[[], None]) -> None:
+    """Run ``act`` with the system refusing what is above ``soft``: a real error from a real write."""
+    before, hard = resource.getrlimit(which)
+    resource.setrlimit(which, (soft, hard))
+    try:
+        act()
+    finally:
+        resource.setrlimit(which, (before, hard))
+
+
+def test_a_disk_that_was_full_when_nothing_waited_is_tried_again(tmp_path: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    journal = Journal(tmp_path, "one")
+
+    def refuse() -> None:
+        with pytest.raises(JournalFull):
+            journal.started(start(1))
+        assert not journal.has_room
+        assert not journal.has_begun(start(1).key)
+
+    limited(resource.RLIMIT_FSIZE, 10, refuse)
+    assert journal.has_room
+    journal.started(start(2))
+    assert [found.id for found in replay_.read(tmp_path / "one").uncertain] == [2]
+
+
+def test_without_room_for_another_file_the_present_one_goes_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "one", segment_bytes=1)
+
+    def settle() -> None:
+        for id_ in (1, 2):
+            journal.started(start(id_))
+            journal.outcome(outcome(id_))
+            sealed = journal.seal()
+            assert sealed is not None
+            journal.applied(sealed)
+
+    limited(resource.RLIMIT_NOFILE, 3, settle)
+    settle()
+    journal.flush()
+    assert replay_.read(tmp_path / "one").uncertain == ()
+    journal.close(settled=True)
+    assert replay_.folders(tmp_path) == []

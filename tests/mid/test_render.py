@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import email
 import email.policy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dkim
 import msgspec
+import pytest
 
 from midsource.mail.dkim import DkimKey, dns_record, generate_key
+from midsource.mid import dkim_keys
 from midsource.mid.dispatch import Delivery, Message
-from midsource.mid.render import Prepared, Rendered, Tokens, Unrendered, prepare, render
+from midsource.mid.render import PREPARED_SECONDS, Deliveries, Prepared, Rendered, Tokens, Unrendered, prepare, render
 from midsource.security import keys
+from midsource.testing.mid import MidDatabase
 from midsource.wire.schema import DeliverySpec
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -84,3 +87,32 @@ def test_tokens_are_those_of_the_home(tmp_path: Path) -> None:
     first, second = Tokens.of(keys.load(tmp_path)), Tokens.of(keys.load(tmp_path))
     assert first == second
     assert first.unsubscribe_key != first.message_id_key
+
+
+def test_what_breaks_our_code_is_a_bug_of_that_message_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """No ledger row has a number below zero; whatever does break us must not stop the others."""
+    broken = message(-2)
+    made = render(prepared(), [message(1), broken, message(3)], TOKENS, AT)
+    assert [type(one) for one in made] == [Rendered, Unrendered, Rendered]
+    assert made[1] == Unrendered(-2, "a fault of ours: struct.error", is_bug=True)
+    assert "a.example" not in capsys.readouterr().out, "its address is nobody's business in a log"
+
+
+def test_a_delivery_is_prepared_anew_after_its_time_with_the_keys_of_then(mid_db: MidDatabase) -> None:
+    number = mid_db.delivery(messages=1)
+    with mid_db.database.connection() as conn:
+        conn.execute("""update delivery set spec = spec || '{"subject": "Hi", "html": "<p>Hi</p>", "text": "Hi"}'""")
+    home_key = keys.HomeKey(b"k" * 32)
+    kept = Deliveries(home_key, mid_db.clock)
+    with mid_db.database.transaction() as conn:
+        dkim_keys.create(conn, home_key, "shop.test", "one", "ed25519")
+        first = kept.get(conn, (mid_db.account_id, number))
+        conn.execute("delete from dkim_key")
+        dkim_keys.create(conn, home_key, "shop.test", "two", "ed25519")
+        mid_db.clock.advance(timedelta(seconds=PREPARED_SECONDS - 1))
+        assert kept.get(conn, (mid_db.account_id, number)) is first
+        mid_db.clock.advance(timedelta(seconds=1))
+        second = kept.get(conn, (mid_db.account_id, number))
+    assert first is not None
+    assert second is not None
+    assert [[key.selector for key in one.keys] for one in (first, second)] == [["one"], ["two"]]

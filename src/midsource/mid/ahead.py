@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from midsource.mid.dispatch import Message
 from midsource.mid.held import Destination, Fate, Held
 from midsource.mid.render import Result, Tokens, render
+from midsource.mid.shelf import Shelf
 from midsource.model.clock import Clock
 
 RENDER_BATCH = 50
@@ -30,12 +31,14 @@ class RenderAhead:
 
     def __init__(
         self,
+        shelf: Shelf,
         pool: Executor,
         tokens: Tokens,
         clock: Clock,
         finished: Callable[[Destination, Held, list[tuple[Message, Result]]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
+        self._shelf = shelf
         self._pool = pool
         self._tokens = tokens
         self._clock = clock
@@ -47,8 +50,6 @@ class RenderAhead:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
-        self.stock_bytes = 0
-        """Bytes rendered and not taken yet; whoever takes or drops a message subtracts it."""
 
     def feed(self, dest: Destination) -> None:
         """Have more of ``dest`` rendered, as far as it wants and there is room."""
@@ -63,7 +64,7 @@ class RenderAhead:
         await self._idle.wait()
 
     def _next(self, dest: Destination) -> None:
-        scarce = self.stock_bytes > RENDERED_BYTES
+        scarce = self._shelf.bytes > RENDERED_BYTES
         if not dest.fresh or (scarce and dest.ready):
             return
         held = dest.fresh[0][0]

@@ -20,7 +20,7 @@ from midsource.mid.held import Destination
 from midsource.mid.journal import JournalFull
 from midsource.model.outcome import Attempt, Lost, Stage
 from midsource.net.dialer import Dialer, Endpoint
-from midsource.net.resolver import Resolver
+from midsource.net.resolver import MxAnswer, Resolver
 from midsource.net.sender import ConnectionEnd, run_connection
 from midsource.net.timeouts import Timeouts
 from midsource.policy.paths import Limits, plan_connections
@@ -31,7 +31,10 @@ MESSAGES_PER_CONNECTION = 100
 """Below what large providers take (20 is the least seen, 100 common); MX rules will say it per provider."""
 IDLE_SECONDS = 5.0
 OUR_FAULT_SECONDS = 1.0
-"""Pause after a connection ended by a fault of ours (full disk, bug), so that it is not tried in a tight loop."""
+"""Pause after a connection that a full disk ended, so that it is not tried in a tight loop."""
+
+FAULT = Attempt(Stage.RESOLVE, Lost("a fault of ours; the log of the mta process says which"))
+"""What a message had that was in hand, or waited, when our own code failed: put off, and nobody is blamed."""
 
 _log = structlog.get_logger("midsource.mta")
 
@@ -91,16 +94,17 @@ class Connections:
         except JournalFull as full:
             _log.error("journal.full", action="stop", why=str(full))
             await asyncio.sleep(OUR_FAULT_SECONDS)
-        except Exception:  # noqa: BLE001 - a bug on one connection must not end the process and all others
-            _log.exception("connection.failed", action="close", destination=dest.name)
-            await asyncio.sleep(OUR_FAULT_SECONDS)
         finally:
             dest.connections -= 1
             self._desk.changed.set()
 
     async def _reach(self, dest: Destination) -> None:
         """Speak to the first host that can be spoken to."""
-        answer = await self._outfit.resolver.mx(dest.name)
+        try:
+            answer = await self._outfit.resolver.mx(dest.name)
+        except Exception:  # noqa: BLE001 - a name that breaks the resolver must not end the process, nor be asked for ever
+            _log.exception("resolver.failed", action="resolve", destination=dest.name)
+            answer = MxAnswer(failure=FAULT)
         failure = answer.failure or Attempt(Stage.RESOLVE, Lost(f"no usable mail host for {dest.name}"))
         for endpoint in answer.endpoints:
             end = await self._speak(dest, endpoint)
@@ -117,13 +121,21 @@ class Connections:
     async def _speak(self, dest: Destination, endpoint: Endpoint) -> ConnectionEnd:
         visit = _Visit(self._desk, dest)
         session = ClientSession(self._outfit.hello, tls=self._outfit.tls, pipelining=self._outfit.pipelining)
+        fault: Attempt | None = None
         try:
             return await run_connection(
                 self._outfit.dialer, endpoint, session, visit, visit, self._outfit.timeouts,
                 messages_per_connection=MESSAGES_PER_CONNECTION,
             )  # fmt: skip
+        except JournalFull:
+            raise
+        except Exception:  # noqa: BLE001 - a bug on one connection must not end the process and all others
+            _log.exception("connection.failed", action="close", destination=dest.name)
+            fault = FAULT
+            # With nothing in hand the path itself is at fault: everything that waits for it has had this try.
+            return ConnectionEnd(None if visit.taken else FAULT.stage, FAULT.answer)
         finally:
-            self._desk.put_back(dest, list(visit.taken.values()))
+            self._desk.put_back(dest, list(visit.taken.values()), fault)
 
 
 class _Visit:

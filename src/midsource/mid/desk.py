@@ -21,19 +21,19 @@ import structlog
 from midsource.mid import verdicts
 from midsource.mid.ahead import RENDER_AHEAD, RENDER_BATCH, RenderAhead
 from midsource.mid.dispatch import DeliveryKey, Lease, Message
-from midsource.mid.held import Destination, Fate, Held, Item, transaction_of
+from midsource.mid.held import Destination, Fate, Held
 from midsource.mid.journal import Journal
 from midsource.mid.records import Outcome, Sealed, Start
 from midsource.mid.render import Prepared, Rendered, Result, Tokens
+from midsource.mid.shelf import Shelf
 from midsource.model.clock import Clock
-from midsource.model.outcome import Attempt, Lost
+from midsource.model.outcome import Attempt, Lost, Stage
 from midsource.net.sender import WITHHELD
 from midsource.policy.classify import BounceRules
 from midsource.policy.paths import Queue
 from midsource.smtp.events import Transaction
 
-LEASE_MARGIN_SECONDS = 5.0
-"""No final dot later than this before the lease ends (design 7)."""
+LEASE_MARGIN_SECONDS = 5.0  # no final dot later than this before the lease ends (design 7)
 _log = structlog.get_logger("midsource.mta")
 
 
@@ -55,11 +55,10 @@ class Desk:
         self._chance = chance
         self._loop = asyncio.get_running_loop()
         self._held: dict[int, Held] = {}
-        self._items: dict[int, Item] = {}
-        self._token = 0
+        self._shelf = Shelf()
         self._destinations: dict[str, Destination] = {}
         self._rated_at = self._loop.time()
-        self._ahead = RenderAhead(pool, tokens, clock, self._stock, self._note_failure)
+        self._ahead = RenderAhead(self._shelf, pool, tokens, clock, self._stock, self._note_failure)
         self.stopping = False
         self.failure: BaseException | None = None
         """What a rendering thread raised: a bug of ours, no recipient's problem. The process ends with it."""
@@ -80,10 +79,7 @@ class Desk:
 
     def destination(self, name: str) -> Destination:
         """Return the destination, made where it is new."""
-        found = self._destinations.get(name)
-        if found is None:
-            found = self._destinations[name] = Destination(name)
-        return found
+        return self._destinations.get(name) or self._destinations.setdefault(name, Destination(name))
 
     def queues(self) -> dict[str, Queue]:
         """Return each destination as `policy.paths` plans it; forget those with nothing left."""
@@ -162,51 +158,62 @@ class Desk:
         """Return the next message for ``dest`` whose lease lasts, None when there is none now."""
         if self.stopping or self.journal.trouble:
             return None
-        limit = self._clock.boot_seconds() + LEASE_MARGIN_SECONDS
+        limit, now = self._clock.boot_seconds() + LEASE_MARGIN_SECONDS, self._clock.now()
         taken = None
         while taken is None and dest.ready:
-            transaction = dest.ready.popleft()
-            item = self._items[transaction.token]
-            self._ahead.stock_bytes -= item.bytes
-            if item.held.ends <= limit:
-                del self._items[transaction.token]
-                item.held.parked.append(item.message)
+            transaction, item = self._shelf.take(dest)
+            held, until = item.held, item.held.prepared.valid_until
+            if held.ends <= limit:
+                self._shelf.forget(transaction.token)
+                held.parked.append(item.message)
+            elif until is not None and until <= now:  # it may have waited here for hours, behind a slow server
+                self._shelf.forget(transaction.token)
+                self._conclude(held, verdicts.expired(held.lease, item.message, now))
             else:
-                item.held.busy += 1
+                held.busy += 1
                 taken = transaction
         if len(dest.ready) <= RENDER_AHEAD - RENDER_BATCH:
             self._ahead.feed(dest)
         return taken
 
-    def put_back(self, dest: Destination, transactions: Sequence[Transaction]) -> None:
-        """Take back, at the front, what a connection did not begin; what has its outcome is left out."""
+    def put_back(self, dest: Destination, transactions: Sequence[Transaction], fault: Attempt | None = None) -> None:
+        """Take back, at the front, what a connection has no outcome for; ``fault``: why it must not be tried at once.
+
+        One whose body may be under way all the same (a fault of ours ended the connection) is in doubt like any other.
+        """
         for transaction in reversed(transactions):
-            item = self._items.get(transaction.token)
+            item = self._shelf.find(transaction.token)
             if item is None:
                 continue
-            item.held.busy -= 1
-            if item.held.fate is Fate.SEND:
-                dest.ready.appendleft(transaction)
-                self._ahead.stock_bytes += item.bytes
+            held = item.held
+            held.busy -= 1
+            begun = self.journal.has_begun((held.lease.batch_id, held.lease.token, item.message.id))
+            attempt = Attempt(Stage.BODY, Lost("a fault of ours ended the connection")) if begun else fault
+            if attempt is None and held.fate is Fate.SEND:
+                self._shelf.put_back(dest, transaction)
+                continue
+            self._shelf.forget(transaction.token)
+            if attempt is not None:
+                self._conclude(held, self._judge(held, item.message, item.message_id, attempt))
             else:
-                del self._items[transaction.token]
-                self._abandon(item.held, item.message)
+                self._abandon(held, item.message)
+        self._wake(dest)
         self.changed.set()
 
     def may_send_body(self, token: int) -> bool:
         """Whether this message may still leave."""
-        held = self._items[token].held
+        held = self._shelf.item(token).held
         return held.fate is Fate.SEND and self._clock.boot_seconds() < held.ends - LEASE_MARGIN_SECONDS
 
     def started(self, token: int) -> None:
         """Write it into the journal. Raises JournalFull: then it does not leave."""
-        item = self._items[token]
+        item = self._shelf.item(token)
         lease = item.held.lease
         self.journal.started(Start(lease.account_id, lease.delivery_id, item.message.id, lease.batch_id, lease.token))
 
     def finished(self, dest: Destination, token: int, attempt: Attempt) -> None:
         """Judge and note what came of a try."""
-        item = self._items.pop(token)
+        item = self._shelf.forget(token)
         held, message = item.held, item.message
         held.busy -= 1
         if isinstance(attempt.answer, Lost) and attempt.answer.why == WITHHELD:
@@ -221,7 +228,7 @@ class Desk:
     def refuse_all(self, dest: Destination, attempt: Attempt) -> None:
         """Nobody could be reached there: every message that waits has had this try, and the destination rests."""
         rest = dest.rest(self._loop.time(), attempt)
-        waiting = self._empty(dest, lambda _: True)
+        waiting = self._shelf.empty(dest, lambda _: True)
         for held, message in waiting:
             self._conclude(held, self._judge(held, message, "", attempt))
         why = f"{attempt.stage}: {attempt.answer}"
@@ -253,13 +260,13 @@ class Desk:
 
     def _drop(self, held: Held, fate: Fate) -> None:
         held.fate = fate
-        waiting = self._empty(self.destination(held.lease.destination), lambda other: other is held)
+        waiting = self._shelf.empty(self.destination(held.lease.destination), lambda other: other is held)
         parked, held.parked = held.parked, []
         for message in [*parked, *(message for _, message in waiting)]:
             self._abandon(held, message)
 
     def _abandon(self, held: Held, message: Message) -> None:
-        """Do with a message that was not begun, or withheld, what the fate of its batch says."""
+        """Do with a message that was not begun what the fate of its batch says."""
         match held.fate:
             case Fate.SEND:
                 held.parked.append(message)
@@ -267,19 +274,6 @@ class Desk:
                 self._conclude(held, verdicts.cancelled(held.lease, message, self._clock.now()))
             case Fate.LEAVE:
                 pass  # it waits in its batch for whoever leases that next
-
-    def _empty(self, dest: Destination, which: Callable[[Held], bool]) -> list[tuple[Held, Message]]:
-        """Take the waiting messages of these batches out of ``dest``."""
-        out = [entry for entry in dest.fresh if which(entry[0])]
-        kept = [entry for entry in dest.fresh if not which(entry[0])]
-        dest.fresh.clear()
-        dest.fresh.extend(kept)
-        for transaction in [t for t in dest.ready if which(self._items[t.token].held)]:
-            dest.ready.remove(transaction)
-            item = self._items.pop(transaction.token)
-            self._ahead.stock_bytes -= item.bytes
-            out.append((item.held, item.message))
-        return out
 
     def _stock(self, dest: Destination, held: Held, pairs: list[tuple[Message, Result]]) -> None:
         refusal = dest.refusal_now(self._loop.time())
@@ -289,10 +283,9 @@ class Desk:
             elif refusal is not None:  # it was in the pool when the others had this try
                 self._conclude(held, self._judge(held, message, "", refusal))
             elif isinstance(result, Rendered):
-                self._token += 1
-                self._items[self._token] = Item(held, message, result.message_id, len(result.wire))
-                self._ahead.stock_bytes += len(result.wire)
-                dest.ready.append(transaction_of(self._token, message, result))
+                self._shelf.put(dest, held, message, result)
+            elif result.is_bug:  # put off: the next version may be able to
+                self._conclude(held, self._judge(held, message, "", Attempt(Stage.RESOLVE, Lost(result.why))))
             else:
                 self._conclude(held, verdicts.unrenderable(held.lease, message, result.why, self._clock.now()))
         self._wake(dest)

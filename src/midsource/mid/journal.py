@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,9 @@ JOURNAL_BYTES = 256 * 2**20
 
 BATCH_OUTCOMES = 2_000
 """Outcomes of one transaction: a COPY by thousands costs 2 to 4 µs a row, and the commit disappears in it."""
+
+_NOTHING = frame(Applied(0, 0))
+"""A record that says nothing: segments and numbers count from 1."""
 
 
 class JournalFull(Failed):
@@ -67,7 +71,7 @@ class Journal:
         self._sealed: deque[Sealed] = deque()
         self._number = 0
         self._retiring: list[int] = []
-        self._unsynced = False
+        self._unsynced = self._torn = False
         self.trouble = ""
         """Why the last write failed, "" when it did not."""
         self._new_segment()
@@ -76,6 +80,7 @@ class Journal:
     def has_room(self) -> bool:
         """Whether more work may be taken: the disk takes writes and the journal is within its bound."""
         if self.trouble:
+            self._buffer.append(_NOTHING)  # the disk is tried with something, be nothing else waiting
             self._try_flush()
         return not self.trouble and sum(segment.size for segment in self._segments) < JOURNAL_BYTES
 
@@ -101,6 +106,10 @@ class Journal:
         segment.open_starts += 1
         self._open[start.key] = segment
 
+    def has_begun(self, key: Key) -> bool:
+        """Whether a start is open: written, and neither withdrawn nor with an outcome."""
+        return key in self._open
+
     def withdrawn(self, key: Key) -> None:
         """Take a start back: the final dot was never sent."""
         self._close_start(key)
@@ -121,29 +130,34 @@ class Journal:
         segment = self._segments[-1]
         data = b"".join(self._buffer)
         try:
+            if self._torn:
+                self._cut(segment)
             written = os.write(segment.fd, data)
             if written != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as exc:
-            os.ftruncate(segment.fd, segment.size)
-            self.trouble = exc.strerror or str(exc)
-            raise JournalFull(
-                f"the journal {segment.path} cannot be written ({self.trouble})",
-                "free space; sending goes on by itself",
-            ) from exc
+            self._torn = True  # nothing may be written behind a torn record: it would never be read
+            with suppress(OSError):
+                self._cut(segment)
+            raise self._full(exc) from exc
         segment.size += len(data)
         self._unsynced = True
         self._buffer.clear()
         self.trouble = ""
 
     def sync(self) -> None:
-        """Make everything flushed durable (fdatasync). Blocks; raises OSError."""
+        """Make everything flushed durable (fdatasync). Blocks; raises JournalFull, and the next call does it again."""
         retiring, self._retiring = self._retiring, []
         self._unsynced = False
-        os.fdatasync(self._segments[-1].fd)
-        for fd in retiring:
-            os.fdatasync(fd)
-            os.close(fd)
+        try:
+            os.fdatasync(self._segments[-1].fd)
+            while retiring:
+                os.fdatasync(retiring[-1])
+                os.close(retiring.pop())
+        except OSError as exc:
+            self._retiring = retiring + self._retiring
+            self._unsynced = True
+            raise self._full(exc) from exc
 
     def seal(self) -> Sealed | None:
         """Return the oldest batch that is not applied, ending the current number when there is none; None: nothing waits."""
@@ -162,7 +176,8 @@ class Journal:
             first = self._segments[0]
             if first.open_starts or first.unapplied:
                 break  # in order only: a start must not outlive the segment of its outcome
-            self._segments.popleft().path.unlink(missing_ok=True)
+            with suppress(OSError):  # its batches are in PostgreSQL, whoever reads it again
+                self._segments.popleft().path.unlink(missing_ok=True)
 
     def close(self, *, settled: bool) -> None:
         """Release the folder. ``settled``: everything is applied, so it is removed; else the next recovery reads it."""
@@ -182,7 +197,8 @@ class Journal:
         self._collected.clear()
         self._try_flush()
         if segment.size >= self._segment_bytes and not self._buffer:
-            self._new_segment()
+            with suppress(OSError):  # no room for another file: the present one goes on, beyond its size
+                self._new_segment()
 
     def _close_start(self, key: Key) -> None:
         segment = self._open.pop(key, None)
@@ -195,11 +211,27 @@ class Journal:
         except JournalFull:
             return  # `trouble` says so; what is buffered is bounded by what was leased
 
+    def _cut(self, segment: _Segment) -> None:
+        os.ftruncate(segment.fd, segment.size)
+        self._torn = False
+
+    def _full(self, error: OSError) -> JournalFull:
+        self.trouble = error.strerror or str(error)
+        return JournalFull(
+            f"the journal in {self.directory} cannot be written ({self.trouble})",
+            "free space; sending goes on by itself",
+        )
+
     def _new_segment(self) -> None:
         number = self._segments[-1].number + 1 if self._segments else 1
         path = self.directory / f"{number:06d}.log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        os.fsync(self._lock)
+        try:
+            os.fsync(self._lock)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
         if self._segments:
             self._retiring.append(self._segments[-1].fd)
         self._segments.append(_Segment(number, path, fd))

@@ -78,7 +78,12 @@ async def serve(database: Database, identity: Identity, outfit: Outfit, home_key
     with ThreadPoolExecutor(RENDER_THREADS, "render") as pool:
         desk = Desk(journal, pool, Tokens.of(home_key), shipped_rules(), clock)
         leasing = Leasing(
-            database, identity.executor, Deliveries(home_key), outfit.limits, clock, lease_seconds=outfit.lease_seconds
+            database,
+            identity.executor,
+            Deliveries(home_key, clock),
+            outfit.limits,
+            clock,
+            lease_seconds=outfit.lease_seconds,
         )
         loops = Loops(database, identity, leasing, desk, outfit, clock)
         for number in (signal.SIGTERM, signal.SIGINT):

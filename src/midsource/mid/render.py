@@ -17,6 +17,7 @@ import base64
 import hashlib
 import hmac
 import struct
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 import msgspec
+import structlog
 
 from midsource.mail.content import Content, RenderProblem
 from midsource.mail.dkim import DkimKey
 from midsource.mail.skeleton import RecipientEnvelope, Skeleton
 from midsource.mid import dispatch, dkim_keys
 from midsource.mid.dispatch import DeliveryKey, Message
+from midsource.model.clock import Clock
 from midsource.model.errors import MidsourceError
 from midsource.model.outcome import MAX_REPLY_TEXT
 from midsource.policy.retry import RetryRule
@@ -40,10 +43,13 @@ from midsource.wire.schema import DeliverySpec
 
 MAX_PREPARED = 64
 """Deliveries kept compiled: about 1 MB each with large content."""
+PREPARED_SECONDS = 600.0
+"""How long a delivery's content and keys are kept: a DKIM key that is replaced is used no longer (the field's cache)."""
 UNSUBSCRIBE = "unsubscribe token"
 MESSAGE_ID = "message id"
 MAC_BYTES = 16
 
+_log = structlog.get_logger("midsource.mta")
 _IDENTITY = struct.Struct(">IQQ")
 _values: Callable[[str], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -60,10 +66,11 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Unrendered:
-    """A message that cannot be made, and why."""
+    """A message that cannot be made, and why. ``is_bug``: our code broke, which content or data alone should never do."""
 
     id: int
     why: str
+    is_bug: bool = False
 
 
 Result: TypeAlias = Rendered | Unrendered
@@ -121,25 +128,27 @@ class Prepared:
 
 
 class Deliveries:
-    """Prepared deliveries by key, the most recently used MAX_PREPARED of them. Safe to use from several threads."""
+    """Prepared deliveries by key, the most recently used MAX_PREPARED, each for PREPARED_SECONDS. Safe for several threads."""
 
-    def __init__(self, home_key: HomeKey) -> None:
+    def __init__(self, home_key: HomeKey, clock: Clock) -> None:
         self._home_key = home_key
-        self._kept: OrderedDict[DeliveryKey, Prepared] = OrderedDict()
+        self._clock = clock
+        self._kept: OrderedDict[DeliveryKey, tuple[Prepared, float]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, conn: Connection, key: DeliveryKey) -> Prepared | None:
         """Return the delivery, compiling it where needed; None where the database has none."""
         with self._lock:
-            if (known := self._kept.get(key)) is not None:
+            if (known := self._kept.get(key)) is not None and known[1] > self._clock.boot_seconds():
                 self._kept.move_to_end(key)
-                return known
+                return known[0]
         row = dispatch.delivery(conn, key)
         if row is None:
             return None
         made = prepare(key, row, lambda domain: dkim_keys.keys_of(conn, self._home_key, domain))
         with self._lock:
-            self._kept[key] = made
+            self._kept[key] = made, self._clock.boot_seconds() + PREPARED_SECONDS
+            self._kept.move_to_end(key)
             while len(self._kept) > MAX_PREPARED:
                 self._kept.popitem(last=False)
         return made
@@ -172,8 +181,20 @@ def prepare(key: DeliveryKey, row: dispatch.Delivery, keys_of: Callable[[str], t
 
 
 def render(prepared: Prepared, messages: Iterable[Message], tokens: Tokens, at: datetime) -> list[Result]:
-    """Render and sign a batch of one delivery's messages, dated ``at``."""
-    return [_render(prepared, message, tokens, at) for message in messages]
+    """Render and sign a batch of one delivery's messages, dated ``at``. What breaks our code is a bug, of that message alone."""
+    made: list[Result] = []
+    for message in messages:
+        try:
+            made.append(_render(prepared, message, tokens, at))
+        except Exception as error:  # noqa: BLE001 - the process and every other message go on
+            where = traceback.extract_tb(error.__traceback__)[-1]  # and not what it says: that may be somebody's data
+            why = f"a fault of ours: {type(error).__module__}.{type(error).__name__}"
+            _log.error(
+                "render.failed", action="render", delivery=prepared.key[1], message=message.id, why=why,
+                where=f"{where.filename}:{where.lineno}",
+            )  # fmt: skip
+            made.append(Unrendered(message.id, why, is_bug=True))
+    return made
 
 
 def _render(prepared: Prepared, message: Message, tokens: Tokens, at: datetime) -> Result:
