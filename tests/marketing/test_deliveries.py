@@ -142,6 +142,16 @@ def test_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == seconds
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['subject = "a\\u0000b"', '[headers]\n"X-A" = "a\\u0000b"', "[target]\nexpression = \"first_name = '\\u0000'\""],
+)
+def test_a_nul_is_refused_where_it_stands(ready_db: Database, clock: ManualClock, tmp_path: Path, line: str) -> None:
+    path = write(tmp_path, f'label = "A"\nhtml = "body.html"\ntext = "body.txt"\n{line}\n')
+    with pytest.raises(ConfigError, match="without NUL"):
+        create(ready_db, path, clock)
+
+
 def test_transition_is_refused_with_the_state_and_what_would_allow_it(
     ready_db: Database, clock: ManualClock, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def test_each_reject_has_its_line_and_reason(bring: Any, marketing_db: Database)
         ("3", "birth_date: expected a date as YYYY-MM-DD, got '31/01/2000'"),
         ("4", "neither an address nor an external id"),
         ("5", "2 columns, the header has 3"),
-        ("6", "email: longer than 1000 characters"),
+        ("6", "email: longer than 500 characters"),
     ]
     assert result.rejects_file is not None
     assert result.rejects_file.stat().st_mode & 0o777 == 0o600
@@ -245,3 +246,18 @@ def test_rejects_file_is_bounded_and_says_how_many_more(bring: Any, monkeypatch:
     result = bring("email\n" + "nobody\n" * 10)
     assert (result.rejected, len(reasons(result))) == (10, 4)
     assert reasons(result)[-1] == ("", "and 7 more lines, not written")
+
+
+def test_a_hostile_address_costs_its_own_line(marketing_db: Database, bring: Any) -> None:
+    """Four bytes a letter, none alike: the longest key the import takes must fit the index, or the import ends there."""
+    random = Random(1)
+    letters = "".join(chr(random.randrange(0x1F300, 0x1F5FF)) for _ in range(1_100))
+    result = bring(f"email\n{letters[:480]}@x..y\n{letters[:700]}@x..y\nalice@x.example\n")
+    assert (result.stored, result.rejected) == (2, 1)
+    with marketing_db.connection() as conn:
+        assert conn.execute("select count(*) from recipient where address_problem <> ''").fetchone() == (1,)
+
+
+def test_a_file_of_carriage_returns_says_so(bring: Any) -> None:
+    with pytest.raises(UserError, match="its lines end with CR alone"):
+        bring("email,city\ra@x.example,Paris\r")

@@ -157,6 +157,8 @@ class CsvFile:
             why = first.why if isinstance(first, Reject) else "it is empty"
             raise UserError(f"{path} has no header line: {why}", "give a CSV file whose first line names the columns")
         number, text = first
+        if "\r" in text.rstrip("\r\n"):
+            raise UserError(f"{path}: its lines end with CR alone", "save it with LF or CR LF at the ends of lines")
         self.delimiter = max(DELIMITERS, key=_outside_quotes(text).count)
         header = self._parse(text)
         if isinstance(header, str):

@@ -136,6 +136,8 @@ def _text_of(path: Path) -> str:
             raw = file.read(MAX_FILE_BYTES + 1)
         if len(raw) > MAX_FILE_BYTES:
             raise UserError(f"{path} is larger than {MAX_FILE_BYTES // 1000} kB", "give a smaller file")
+        if b"\0" in raw:
+            raise UserError(f"{path} holds a NUL character", "remove it; a text file has none")
         return raw.decode("utf-8-sig")
     except OSError as exc:
         raise UserError(f"{path} cannot be read ({exc.strerror})", "give the path of an existing file") from exc
@@ -180,6 +182,10 @@ def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any | UnsetT
         if isinstance(value, dict):
             return _struct(kind, value, f"{key}.", problems)
         problems.append(f"{key}: expected a table, got {value!r}")
+        return UNSET
+    texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else []
+    if any("\0" in text for text in texts if isinstance(text, str)):  # TOML has an escape for it, the database no place
+        problems.append(f"{key}: expected text without NUL, got {value!r:.60}")
         return UNSET
     try:
         return msgspec.convert(value, kind)

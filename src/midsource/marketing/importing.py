@@ -39,7 +39,10 @@ from midsource.store.database import Database
 
 CHUNK_ROWS = 5_000
 """Rows of one COPY and commit: about 1 MB, and well under a second even on a slow disk."""
-MAX_ADDRESS_CHARS = 1_000
+MAX_ADDRESS_CHARS = 500
+"""An address that can be mailed has 320 at most. A longer key of foreign letters fits no index page (2 704 bytes), and one
+such line would end the whole import.
+"""
 MAX_KEY_CHARS = 200
 MAX_NAME_CHARS = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
