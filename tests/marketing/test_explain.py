@@ -120,6 +120,103 @@ def test_story_follows_a_message_from_part_to_answer(ready_db: Database, prepare
     )
 
 
+def change(database: Database, number: int, **values: object) -> None:
+    """Let Alice's log row be as the feed, the hand-over or a stop leaves it."""
+    with database.transaction() as conn:
+        sets = ", ".join(f"{name} = %({name})s" for name in values)
+        conn.execute(f"update broad_log set {sets} where delivery_id = %(id)s and id = 1", {"id": number, **values})
+
+
+TAKEN = "Part 1 was taken by mid1 at 2026-03-01 12:00:05 UTC."
+FATES: tuple[tuple[dict[str, object], tuple[str, ...]], ...] = (
+    ({}, (TAKEN, "The mid has reported nothing about it yet.")),
+    (
+        {"state": 61, "reason": 3, "attempts": 2, "revision": 3, "reply": "451 4.7.1 come back"},
+        (
+            TAKEN,
+            "Deferred (unreachable) after 2 attempts, 2026-03-01 12:00:00 UTC: 451 4.7.1 come back",
+            "Retry 2 of 5 comes not before 2026-03-01 13:00:00 UTC.",
+            "It is tried again until the validity of 5d is over, which is 2026-03-06 12:00:10 UTC.",
+        ),
+    ),
+    (
+        {"state": 1, "attempts": 1, "revision": 2, "reply": "250 2.0.0 queued", "message_id": "m1@x"},
+        (TAKEN, "Sent after 1 attempts, 2026-03-01 12:00:00 UTC: 250 2.0.0 queued", "Message-ID m1@x."),
+    ),
+    (
+        {"state": 2, "reason": 1, "attempts": 1, "revision": 2, "reply": "550 5.1.1 no such user"},
+        (TAKEN, "Failed (user unknown) after 1 attempts, 2026-03-01 12:00:00 UTC: 550 5.1.1 no such user"),
+    ),
+    (
+        {"state": 62, "attempts": 1, "revision": 2},
+        (
+            TAKEN,
+            "Uncertain after 1 attempts, 2026-03-01 12:00:00 UTC",
+            "The body went out and no reply was recorded; the delivery's policy is hold.",
+        ),
+    ),
+    (
+        {"state": 0, "reason": 201, "reply": "the address has no domain"},
+        (
+            TAKEN,
+            "The mid refused this row alone at 2026-03-01 12:00:00 UTC: the address has no domain. Nothing was sent.",
+        ),
+    ),
+    (
+        {"state": 7},
+        (
+            TAKEN,
+            "Cancelled at 2026-03-01 12:00:00 UTC: the delivery was stopped before the mid sent it. Nothing was sent.",
+        ),
+    ),
+)
+
+
+@pytest.mark.parametrize(("values", "told"), FATES)
+def test_the_whole_story_is_told_in_order(
+    ready_db: Database, prepared: int, values: dict[str, object], told: tuple[str, ...]
+) -> None:
+    hand_over(ready_db, prepared)
+    with ready_db.transaction() as conn:
+        conn.execute("update delivery set started_at = '2026-03-01 12:00:10+00'")
+    if values:
+        change(ready_db, prepared, **values)
+    with ready_db.connection() as conn:
+        lines = explain.explain_person(conn, prepared, "alice@x.example").lines
+    assert lines[0].endswith(f"is message 1 of delivery {prepared}.")
+    assert lines[1:] == told
+
+
+def test_a_message_that_waits_for_an_order_says_for_which(ready_db: Database, prepared: int) -> None:
+    with ready_db.transaction() as conn:
+        conn.execute("update upload_part set state = 'acknowledged', acknowledged_at = '2026-03-01 12:00:05+00'")
+        deliveries.transition(conn, prepared, DeliveryEvent.HANDED_OVER)
+    assert "the delivery is ready.\nNobody has ordered to send it." in story(ready_db, prepared, "alice@x.example")
+    with ready_db.transaction() as conn:
+        conn.execute("update delivery set ordered = 'start', ordered_at = now(), contact_at = '2026-03-02 09:00:00+00'")
+    told = story(ready_db, prepared, "alice@x.example")
+    assert "Its contact date is 2026-03-02 09:00:00 UTC.\nThe order to start is not confirmed by mid1 yet." in told
+
+
+def test_a_person_with_another_address_now_is_found_by_both(ready_db: Database, prepared: int) -> None:
+    hand_over(ready_db, prepared)
+    with ready_db.transaction() as conn:
+        conn.execute(
+            "update recipient set email = 'new@x.example', email_key = 'new@x.example' where external_id = '1'"
+        )
+    assert "has another one now" in story(ready_db, prepared, "Alice@x.example")
+    assert "When the delivery was prepared the address was alice@x.example." in story(
+        ready_db, prepared, "new@x.example"
+    )
+
+
+def test_an_address_that_nobody_has_or_had_is_said(ready_db: Database, prepared: int) -> None:
+    with pytest.raises(
+        NotFound, match=f"nobody has the address 'dora@x.example', and nobody in delivery {prepared} had"
+    ):
+        story(ready_db, prepared, "dora@x.example")
+
+
 def test_person_outside_the_target_is_told_so(
     ready_db: Database, prepared: int, clock: ManualClock, tmp_path: Path
 ) -> None:

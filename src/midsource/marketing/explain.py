@@ -7,13 +7,17 @@ list of sentences for people and a mapping of the same facts for programs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+
+from psycopg.rows import class_row
 
 from midsource.marketing import deliveries, recipients
 from midsource.marketing.deliveries import Delivery
+from midsource.marketing.delivery_log import COLUMNS, LogEntry
 from midsource.marketing.targeting import switched_off
 from midsource.model.delivery import DeliveryState
+from midsource.model.errors import NotFound
 from midsource.model.message import MessageState, Reason
 from midsource.policy.checks import spoken
 from midsource.policy.exclusion import ORDER, Switch
@@ -33,29 +37,57 @@ class Story:
 
 
 def explain_person(conn: Connection, delivery_id: int, email: str) -> Story:
-    """Tell what became of ``delivery_id`` for everybody who has ``email``. Raises NotFound."""
+    """Tell what became of ``delivery_id`` for everybody who has, or had, the address ``email``. Raises NotFound."""
     delivery = deliveries.get(conn, delivery_id)
-    people = recipients.by_email(conn, email)
+    people = _people(conn, email)
     lines: list[str] = []
     facts: list[dict[str, Any]] = []
+    found = _log_rows(conn, delivery_id, people, email)
+    if not people and not found:
+        raise NotFound(
+            f"nobody has the address {email!r}, and nobody in delivery {delivery_id} had it",
+            "see `midsource recipients list`, and `midsource delivery logs`",
+        )
     for person in people:
-        row = conn.execute(
-            "select id, state, reason, attempts, revision, event_at, reply, message_id from broad_log "
-            "where delivery_id = %s and recipient_id = %s order by id",
-            (delivery_id, person.id),
-        ).fetchone()
-        who = f"{email} (recipient {person.id})"
-        if row is None:
-            lines.append(f"{who} is not in the target of delivery {delivery_id}{_target_of(delivery)}.")
-            facts.append({"recipient": person.id, "targeted": False})
-            continue
-        lines += [f"{who} is message {row[0]} of delivery {delivery_id}.", *_fate(conn, delivery, row)]
+        if person not in {row.recipient_id for row in found}:
+            lines.append(
+                f"{email} (recipient {person}) is not in the target of delivery {delivery_id}{_target_of(delivery)}."
+            )
+            facts.append({"recipient": person, "targeted": False})
+    for row in found:
+        lines.append(f"{email} (recipient {row.recipient_id}) is message {row.id} of delivery {delivery_id}.")
+        lines += [*_address_then(row, email, is_theirs=row.recipient_id in people), *_fate(conn, delivery, row)]
         facts.append({
-            "recipient": person.id, "targeted": True, "message": row[0], "state": MessageState(row[1]).label,
-            "reason": Reason(row[2]).label, "attempts": row[3], "event_at": row[5].isoformat(), "reply": row[6],
-            "message_id": row[7],
+            "recipient": row.recipient_id, "targeted": True, "message": row.id, "state": MessageState(row.state).label,
+            "reason": Reason(row.reason).label, "attempts": row.attempts, "event_at": row.event_at.isoformat(),
+            "reply": row.reply, "message_id": row.message_id,
         })  # fmt: skip
     return Story(tuple(lines), {"delivery": delivery_id, "people": facts})
+
+
+def _people(conn: Connection, email: str) -> list[int]:
+    try:
+        return [person.id for person in recipients.by_email(conn, email)]
+    except NotFound:
+        return []
+
+
+def _log_rows(conn: Connection, delivery_id: int, people: list[int], email: str) -> list[LogEntry]:
+    """Return the rows of these people, and of whoever had this address when the delivery was prepared."""
+    with conn.cursor(row_factory=class_row(LogEntry)) as cursor:
+        return cursor.execute(
+            f"select {COLUMNS} from broad_log where delivery_id = %s "  # noqa: S608 - constant
+            "and (recipient_id = any(%s) or lower(email) = lower(%s)) order by id limit %s",
+            (delivery_id, people, email.strip(), recipients.SAME_ADDRESS),
+        ).fetchall()
+
+
+def _address_then(row: LogEntry, email: str, *, is_theirs: bool) -> list[str]:
+    if not is_theirs:
+        return ["It had this address when the delivery was prepared, and has another one now."]
+    if row.email and row.email.casefold() != email.strip().casefold():
+        return [f"When the delivery was prepared the address was {row.email}."]
+    return []
 
 
 def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story:
@@ -85,33 +117,63 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
     return Story(tuple(lines), facts)
 
 
-def _fate(conn: Connection, delivery: Delivery, row: tuple[Any, ...]) -> list[str]:
-    """Tell one log row: excluded, not handed over yet, or what the mid last said."""
-    log_id, number, reason, attempts, revision, event_at, reply, message_id = row
-    state = MessageState(number)
+def _fate(conn: Connection, delivery: Delivery, row: LogEntry) -> list[str]:
+    """Tell one log row in order: excluded or not, its part, what the mid said, what comes next."""
+    state, reason = MessageState(row.state), Reason(row.reason)
+    at = f"{row.event_at:%Y-%m-%d %H:%M:%S} UTC"
+    if state is MessageState.IGNORED and reason is Reason.REFUSED_BY_MID:
+        told = f"The mid refused this row alone at {at}: {row.reply}. Nothing was sent."
+        return [_part_of(conn, delivery, row.id), told]
     if state is MessageState.IGNORED:
-        why = reply or _exclusion(Reason(reason), switched_off(conn))
-        return [f"Excluded at {event_at:%Y-%m-%d %H:%M:%S} UTC: {Reason(reason).label} ({why}). Nothing was sent."]
-    lines = [_part_of(conn, delivery, log_id)]
-    if revision == 0:
-        waits = (
-            "" if DeliveryState(delivery.state).sends else f"; the delivery is {DeliveryState(delivery.state).label}"
-        )
-        return [*lines, f"The mid has reported nothing about it yet{waits}."]
-    said = f": {reply}" if reply else ""
-    because = f" ({Reason(reason).label})" if reason else ""
-    lines.append(
-        f"{state.label.capitalize()}{because} after {attempts} attempts, {event_at:%Y-%m-%d %H:%M:%S} UTC{said}"
-    )
+        why = row.reply or _exclusion(reason, switched_off(conn))
+        return [f"Excluded at {at}: {reason.label} ({why}). Nothing was sent."]
+    lines = [_part_of(conn, delivery, row.id)]
+    if row.revision == 0:
+        return [*lines, *_unreported(delivery, state, at)]
+    said = f": {row.reply}" if row.reply else ""
+    because = f" ({reason.label})" if reason else ""
+    lines.append(f"{state.label.capitalize()}{because} after {row.attempts} attempts, {at}{said}")
     if state is MessageState.DEFERRED:
-        lines.append(f"It is tried again until the validity of {spoken(delivery.validity_seconds)} is over.")
+        lines += _next_try(delivery, row)
     if state is MessageState.UNCERTAIN:
         lines.append(
             f"The body went out and no reply was recorded; the delivery's policy is {delivery.uncertain_policy}."
         )
-    if message_id:
-        lines.append(f"Message-ID {message_id}.")
+    if row.message_id:
+        lines.append(f"Message-ID {row.message_id}.")
     return lines
+
+
+def _unreported(delivery: Delivery, state: MessageState, at: str) -> list[str]:
+    """Tell a message of which the mid has said nothing: why it still waits, or how it ended on this side."""
+    if state is MessageState.CANCELLED:
+        return [f"Cancelled at {at}: the delivery was stopped before the mid sent it. Nothing was sent."]
+    if state is MessageState.UNCERTAIN:
+        return [f"Uncertain since {at}: the mid had taken it and no longer knows the delivery; it may have been sent."]
+    now = DeliveryState(delivery.state)
+    waits = "" if now.sends else f"; the delivery is {now.label}"
+    lines = [f"The mid has reported nothing about it yet{waits}."]
+    if delivery.contact_at is not None and delivery.started_at is None:
+        lines.append(f"Its contact date is {delivery.contact_at:%Y-%m-%d %H:%M:%S} UTC.")
+    if delivery.is_unconfirmed:
+        lines.append(f"The order to {delivery.ordered} is not confirmed by {delivery.account} yet.")
+    elif now is DeliveryState.READY:
+        lines.append("Nobody has ordered to send it.")
+    return lines
+
+
+def _next_try(delivery: Delivery, row: LogEntry) -> list[str]:
+    """Tell when a deferred message is tried again, as far as the ladder says it here (the mid adds up to a tenth)."""
+    due = row.event_at + timedelta(seconds=delivery.retry_period_seconds)
+    if not DeliveryState(delivery.state).sends:
+        return [f"It is not tried again while the delivery is {DeliveryState(delivery.state).label}."]
+    end = "" if delivery.started_at is None else (
+        f", which is {delivery.started_at + timedelta(seconds=delivery.validity_seconds):%Y-%m-%d %H:%M:%S} UTC"
+    )  # fmt: skip
+    return [
+        f"Retry {row.attempts} of {delivery.retry_count} comes not before {due:%Y-%m-%d %H:%M:%S} UTC.",
+        f"It is tried again until the validity of {spoken(delivery.validity_seconds)} is over{end}.",
+    ]
 
 
 def _exclusion(reason: Reason, off: tuple[Switch, ...]) -> str:
