@@ -234,6 +234,15 @@ def release(conn: Connection, owner: str, tokens: Mapping[int, int]) -> int:
     ).rowcount
 
 
+def release_strays(conn: Connection, owner: str, tokens: Mapping[int, int]) -> int:
+    """Give back the batches of ``owner`` other than those it knows of (batch id to token); return how many."""
+    return conn.execute(
+        "update dispatch_batch b set owner = null, expires_at = null where b.owner = %s and not exists ("
+        "  select from unnest(%s::bigint[], %s::bigint[]) as k (id, token) where k.id = b.id and k.token = b.token)",
+        (owner, list(tokens), list(tokens.values())),
+    ).rowcount
+
+
 def keep(conn: Connection, rest: Mapping[int, Sequence[int]]) -> None:
     """Leave only these messages in each batch; a batch without any goes."""
     empty = [batch for batch, ids in rest.items() if not ids]

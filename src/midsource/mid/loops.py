@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from midsource.mid.held import Fate
 from midsource.mid.journal import BATCH_OUTCOMES
 from midsource.mid.leasing import Leasing
 from midsource.mid.records import Sealed
-from midsource.mid.settle import settle
+from midsource.mid.settle import settle, try_set_aside
 from midsource.model.clock import Clock
 from midsource.model.errors import MidsourceError
 from midsource.store import processes
@@ -33,8 +34,11 @@ BUSY_LOOK_SECONDS, HOLDING_LOOK_SECONDS, IDLE_LOOK_SECONDS = 0.05, 0.25, 0.5
 ADVANCE_SECONDS = 1.0
 """A delivery's state follows its counters at most this late."""
 RECOVER_SECONDS = 10.0
+SWEEP_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 """Between two tries at a PostgreSQL that does not answer."""
+STRAY_SECONDS = 10.0
+"""How often leases in our name that we do not know of are looked for."""
 STOP_SECONDS = 20.0
 SETTLE_STOP_SECONDS = 30.0
 """How long an ending process tries to settle; what is left is in its journal."""
@@ -74,9 +78,14 @@ class Loops:
         self._touched: dict[DeliveryKey, float] = {}
         self._stopping = asyncio.Event()
         self._quiet = False
+        self._strays_at = clock.boot_seconds()
+        # A thread for each thing that must not wait for another: a renewal behind a long recovery would lose leases. Four
+        # of them use a connection, which is the pool's size; the disk needs none.
         self._settle_pool = ThreadPoolExecutor(1, "settle")
         self._lease_pool = ThreadPoolExecutor(1, "lease")
-        self._other_pool = ThreadPoolExecutor(2, "other")
+        self._life_pool = ThreadPoolExecutor(1, "life")
+        self._care_pool = ThreadPoolExecutor(1, "care")
+        self._disk_pool = ThreadPoolExecutor(1, "disk")
 
     def stop(self) -> None:
         """Begin to end."""
@@ -89,7 +98,7 @@ class Loops:
         """Send until stopped."""
         async with asyncio.TaskGroup() as tasks:
             connections = Connections(self._desk, self._outfit, tasks)
-            steps = (self._recover_once, self._sync_once, self._renew_once, self._beat_once)
+            steps = (self._recover_once, self._sweep_once, self._sync_once, self._renew_once, self._beat_once)
             loops = [tasks.create_task(self._forever(step)) for step in steps]
             settling = tasks.create_task(self._settle_until_quiet())
             connecting = tasks.create_task(self._connect(connections))
@@ -107,12 +116,12 @@ class Loops:
     # -- loops
 
     async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Repeat ``step``; what PostgreSQL or the disk refuse is tried again after a pause."""
+        """Repeat ``step``; what fails is tried again after a pause, and ends neither the process nor another step."""
         while True:
             try:
                 await step()
-            except MidsourceError as error:
-                _log.warning("step.failed", action=step.__name__.strip("_"), why=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it was, sending and the other steps go on
+                _failed(step.__name__.strip("_"), error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _lease_until_stopped(self) -> None:
@@ -121,8 +130,8 @@ class Loops:
                 raise self._desk.failure
             try:
                 pause = await self._lease_once()
-            except MidsourceError as error:
-                _log.warning("lease.failed", action="lease", why=str(error))
+            except Exception as error:  # noqa: BLE001 - what is held goes on whatever leasing meets
+                _failed("lease", error)
                 pause = RETRY_SECONDS
             try:
                 async with asyncio.timeout(pause):
@@ -135,6 +144,8 @@ class Loops:
         if not self._journal.has_room:
             _log.error("journal.full", action="lease", why=self._journal.trouble or "the journal is at its bound")
             return RETRY_SECONDS
+        if self._clock.boot_seconds() - self._strays_at > STRAY_SECONDS:
+            await self._release_strays()
         queues, held, mine = self._desk.queues(), self._desk.messages_held, self._desk.deliveries
         found = await self._in(self._lease_pool, lambda: self._leasing.take(queues, held, mine))
         for delivery in mine - found.sending:
@@ -144,6 +155,12 @@ class Loops:
         if queues:
             self._desk.changed.set()  # a rest may be over
         return BUSY_LOOK_SECONDS if found.taken else HOLDING_LOOK_SECONDS if held else IDLE_LOOK_SECONDS
+
+    async def _release_strays(self) -> None:
+        known = self._desk.leases()  # all of them: what is being leased is leased by this task alone
+        if strays := await self._in(self._lease_pool, lambda: self._leasing.release_strays(known)):
+            _log.warning("leases.strayed", action="release", batches=strays)
+        self._strays_at = self._clock.boot_seconds()
 
     async def _connect(self, connections: Connections) -> None:
         while True:
@@ -156,7 +173,7 @@ class Loops:
         await asyncio.sleep(SYNC_SECONDS)
         if self._journal.is_dirty:
             self._journal.flush()
-            await self._in(self._other_pool, self._journal.sync)
+            await self._in(self._disk_pool, self._journal.sync)
 
     async def _settle_until_quiet(self) -> None:
         while not self._quiet or self._journal.collected:
@@ -164,8 +181,8 @@ class Loops:
                 await asyncio.sleep(SETTLE_SECONDS)
             try:
                 await self._settle_once()
-            except MidsourceError as error:
-                _log.warning("settle.failed", action="settle", waiting=self._journal.collected, why=str(error))
+            except Exception as error:  # noqa: BLE001 - outcomes wait in the journal, and sending goes on
+                _failed("settle", error, waiting=self._journal.collected)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _settle_once(self) -> None:
@@ -191,29 +208,36 @@ class Loops:
 
     def _advance(self, due: list[DeliveryKey]) -> None:
         for key in due:
-            with self._database.transaction() as conn:
-                orders.advance(conn, *key, self._clock.now())
+            try:
+                with self._database.transaction() as conn:
+                    orders.advance(conn, *key, self._clock.now())
+            except Exception as error:  # noqa: BLE001 - one delivery must not hold up the others; the sweep comes again
+                _failed("advance", error, delivery=key[1])
 
     async def _renew_once(self) -> None:
         if tokens := self._desk.leases():
-            ours, ends = await self._in(self._other_pool, lambda: self._leasing.renew(tokens))
+            ours, ends = await self._in(self._life_pool, lambda: self._leasing.renew(tokens))
             self._desk.extend(ours, ends)
             self._desk.lose(tokens.keys() & self._desk.leases().keys() - ours)
         await asyncio.sleep(self._outfit.lease_seconds / 3)
 
     async def _beat_once(self) -> None:
-        await self._in(self._other_pool, self._beat)
+        await self._in(self._life_pool, self._beat)
         await asyncio.sleep(processes.BEAT_SECONDS)
 
     def _beat(self) -> None:
         with self._database.connection() as conn:
             processes.beat(conn, self._identity.name, "mta", self._identity.executor)
-        orders.sweep(self._database, self._clock.now())
+
+    async def _sweep_once(self) -> None:
+        await self._in(self._care_pool, lambda: orders.sweep(self._database, self._clock.now()))
+        await self._in(self._care_pool, lambda: try_set_aside(self._database, self._clock.now()))
+        await asyncio.sleep(SWEEP_SECONDS)
 
     async def _recover_once(self) -> None:
         mine = self._identity
         await self._in(
-            self._other_pool, lambda: recovery.recover(self._database, mine.journals, mine.executor, self._clock)
+            self._care_pool, lambda: recovery.recover(self._database, mine.journals, mine.executor, self._clock)
         )
         await asyncio.sleep(RECOVER_SECONDS)
 
@@ -231,7 +255,7 @@ class Loops:
             settled = False
             _log.error("release.failed", action="stop", batches=len(back), why=str(error))
         self._journal.close(settled=settled)
-        for pool in (self._settle_pool, self._lease_pool, self._other_pool):
+        for pool in (self._settle_pool, self._lease_pool, self._life_pool, self._care_pool, self._disk_pool):
             pool.shutdown()
 
     def _say_goodbye(self) -> None:
@@ -240,3 +264,14 @@ class Loops:
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _failed(action: str, error: Exception, **about: int) -> None:
+    """Log what failed. Only our own errors are sentences for an operator; others may quote a row, so their kind must do."""
+    if isinstance(error, MidsourceError):
+        _log.warning(f"{action}.failed", action=action, why=str(error), **about)
+    else:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        _log.error(
+            f"{action}.failed", action=action, why=type(error).__name__, where=f"{at.filename}:{at.lineno}", **about
+        )
