@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -261,3 +262,20 @@ def test_a_hostile_address_costs_its_own_line(marketing_db: Database, bring: Any
 def test_a_file_of_carriage_returns_says_so(bring: Any) -> None:
     with pytest.raises(UserError, match="its lines end with CR alone"):
         bring("email,city\ra@x.example,Paris\r")
+
+
+def test_two_imports_of_the_same_people_at_once_both_end(
+    marketing_db: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    """In opposite orders they met in the middle of a chunk, and the database ended one of them: a deadlock."""
+    people = [f"{n},p{n}@x.example" for n in range(20_000)]
+    for name, rows in (("up", people), ("down", people[::-1])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["external_id,email", *rows]), encoding="utf-8")
+    with ThreadPoolExecutor(2) as pool:
+        done = [
+            pool.submit(import_recipients, marketing_db, tmp_path / f"{name}.csv", home=tmp_path, clock=clock)
+            for name in ("up", "down")
+        ]
+        results = [future.result() for future in done]
+    assert sum(result.stored for result in results) == 20_000
+    assert sum(result.updated for result in results) == 20_000

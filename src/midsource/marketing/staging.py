@@ -32,6 +32,8 @@ class Storing:
     def store(self, block: bytes, lines: int) -> None:
         """Store one chunk of so many lines of the file; durable when it returns."""
         with self._database.transaction(statement_seconds=STORE_SECONDS) as conn:
+            # Two imports of the same people in other orders would lock each other's rows; chunk by chunk they take turns.
+            conn.execute("select pg_advisory_xact_lock(hashtext('import'))")
             conn.execute(_STAGING_TABLE)
             with conn.cursor().copy(_COPY) as copy:
                 copy.write(block)

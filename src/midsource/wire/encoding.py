@@ -10,6 +10,8 @@ from midsource.model.errors import RemoteRefused
 
 BROKEN = (zstandard.ZstdError, zlib.error)
 """What ``inflate`` raises for a body that is no valid compression: it was cut or altered on the way."""
+_UNKNOWN_SIZE = -1
+"""Of a frame whose writer did not know its size beforehand; ours do."""
 
 
 def inflate(raw: bytes, encoding: str, limit: int) -> bytes:
@@ -19,6 +21,8 @@ def inflate(raw: bytes, encoding: str, limit: int) -> bytes:
     if encoding == "zstd":
         with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=False) as reader:
             body: bytes = reader.read(limit + 1)
+        if len(body) <= limit and zstandard.frame_content_size(raw) not in (_UNKNOWN_SIZE, len(body)):
+            raise zstandard.ZstdError("it ends early")  # the reader gives what there is and says nothing
     elif encoding == "gzip":
         engine = zlib.decompressobj(wbits=31)
         body = engine.decompress(raw, limit + 1)
