@@ -206,8 +206,10 @@ def _tell(
     if not wait:
         if json:
             say_json({"id": delivery_id, "job": job})
-        else:
+        elif job:
             say(f"job {job} is asked for; see `midsource delivery show {delivery_id}`")
+        else:
+            say(f"done at once; see `midsource delivery show {delivery_id}`")
         return
     now = follow(opened.database, delivery_id, until)
     if json:

@@ -85,7 +85,9 @@ def _raise_if_ended(now: Progress) -> None:
     number = now.delivery.id
     if now.state in (DeliveryState.PREPARATION_FAILED, DeliveryState.FAILED):
         cause = now.delivery.error.rstrip(".") or "see `midsource delivery show`"
-        raise Failed(f"delivery {number}: {now.state.label}", cause)
+        again = now.state is DeliveryState.PREPARATION_FAILED
+        remedy = "correct it and prepare the delivery again" if again else ""
+        raise Failed(f"delivery {number}: {now.state.label}: {cause}", remedy)
     if now.job and now.job.outcome in ("failed", "aborted"):
         raise Failed(f"delivery {number}: {now.job.kind} {now.job.outcome}", now.job.error.rstrip("."))
 

@@ -134,11 +134,13 @@ def answered(conn: Connection, name: str, generation: str | None = None) -> None
 
 
 def probe(database: Database, home: Path, name: str, clock: Clock) -> Tested:
-    """Call the mid and say everything that is wrong with the link; a failure is an answer here, not an exception."""
+    """Call the mid and say everything that is wrong with the link; a failure is an answer here. Raises NotFound."""
     try:
         with open_client(database, home, name, clock) as client:
             hello = client.hello()
             skew = client.skew_seconds(hello.now)
+    except NotFound:  # nothing was tried: the name is wrong, not the link
+        raise
     except MidsourceError as exc:
         with database.transaction() as conn:
             conn.execute("update external_account set last_problem = %s where name = %s", (str(exc)[:600], name))
