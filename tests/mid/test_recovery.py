@@ -5,13 +5,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from midsource.mid import recovery, replay
-from midsource.mid.dispatch import Lease
+from midsource.mid.dispatch import LEASE_SECONDS, Lease, renew
 from midsource.mid.journal import Journal
 from midsource.mid.records import Sealed, Start
-from midsource.mid.recovery import Recovered
+from midsource.mid.recovery import Recovered, Watch
 from midsource.mid.settle import settle
 from midsource.model.message import MessageEvent
-from midsource.testing.leases import batches, leased, outcome, states
+from midsource.testing.leases import again, batches, leased, outcome, states
 from midsource.testing.mid import MidDatabase
 
 E = MessageEvent
@@ -28,7 +28,11 @@ def die(written: Journal) -> None:
 
 
 def recover(mid: MidDatabase, root: Path, **seconds: float) -> Recovered:
-    return recovery.recover(mid.database, root, "me", mid.clock, **seconds)
+    """Recover as a process does that has watched for long and saw nobody renew."""
+    watch = Watch(mid.clock, LEASE_SECONDS)
+    watch.look(mid.database)
+    mid.clock.advance(timedelta(seconds=LEASE_SECONDS + recovery.LOST_SECONDS))
+    return recovery.recover(mid.database, root, "me", mid.clock, watch, **seconds)
 
 
 def end_leases(mid: MidDatabase) -> None:
@@ -180,3 +184,40 @@ def test_a_batch_of_a_lost_machine_that_cannot_be_judged_stops_no_other(mid_db: 
     end_leases(mid_db)
     assert recover(mid_db, tmp_path) == Recovered(released=1), "the second held nobody who waits"
     assert batches(mid_db) == [[1, 2]]
+
+
+def test_a_clock_of_the_database_that_steps_takes_nothing_from_who_renews(mid_db: MidDatabase, tmp_path: Path) -> None:
+    """All leases are over at once by that clock, while their owners, here and elsewhere, count on their own and send on."""
+    here, elsewhere = leased(mid_db, 2), again(mid_db, second(mid_db), "elsewhere")
+    written = Journal(tmp_path, "one")
+    written.started(start(here, 1))
+    watch = Watch(mid_db.clock, LEASE_SECONDS)
+
+    def turn() -> Recovered:
+        mid_db.clock.advance(timedelta(seconds=20))
+        return recovery.recover(mid_db.database, tmp_path, "me", mid_db.clock, watch)
+
+    for _ in range(15):  # five minutes, and a step in every one of them
+        with mid_db.database.transaction() as conn:
+            renew(conn, "one", {here.batch_id: here.token})
+            renew(conn, "elsewhere", {elsewhere.batch_id: elsewhere.token})
+        end_leases(mid_db)
+        assert turn() == Recovered()
+    end_leases(mid_db)
+    found = [turn() for _ in range(10)]
+    assert [at for at, one in enumerate(found) if one != Recovered()] == [4, 9], (
+        "80 s, then 180 s after the last renewal"
+    )
+    assert sorted(states(mid_db)) == [6, 62, 62, 62]
+
+
+def second(mid: MidDatabase) -> int:
+    """Make another delivery with a batch."""
+    number = mid.delivery(2, messages=2)
+    with mid.database.transaction() as conn:
+        conn.execute(
+            "insert into dispatch_batch (account_id, delivery_id, destination, ready_at, ids) "
+            "values (%s, %s, 'd0.test', now(), '{1,2}')",
+            (mid.account_id, number),
+        )
+    return number

@@ -78,6 +78,7 @@ class Loops:
         self._touched: dict[DeliveryKey, float] = {}
         self._stopping = asyncio.Event()
         self._quiet = False
+        self._watch = recovery.Watch(clock, outfit.lease_seconds)
         self._strays_at = clock.boot_seconds()
         # A thread for each thing that must not wait for another: a renewal behind a long recovery would lose leases. Four
         # of them use a connection, which is the pool's size; the disk needs none.
@@ -235,11 +236,12 @@ class Loops:
         await asyncio.sleep(SWEEP_SECONDS)
 
     async def _recover_once(self) -> None:
-        mine = self._identity
-        await self._in(
-            self._care_pool, lambda: recovery.recover(self._database, mine.journals, mine.executor, self._clock)
-        )
+        await self._in(self._care_pool, self._recover)
         await asyncio.sleep(RECOVER_SECONDS)
+
+    def _recover(self) -> None:
+        mine = self._identity
+        recovery.recover(self._database, mine.journals, mine.executor, self._clock, self._watch)
 
     # -- the end
 

@@ -10,6 +10,10 @@ it wakes its outcomes are late evidence; those taken from its journal are recogn
 *lost* (no folder here, lease ended LOST_SECONDS ago): nobody can say what left, so every message of the batch that waits
 is uncertain.
 
+Living and lost owners are told apart by the database's clock, and it may step: an hour forward ends every lease at once,
+while the processes that have them send on. So nobody is judged before `Watch` has seen, by this machine's boot clock, that
+none of the owner's leases was renewed for a whole lease and the same wait again.
+
 A delivery whose policy is *resend* has its uncertain messages planned again by its ladder; *hold* leaves them for a
 bounce, an open or a click. Everything is durable when `recover` returns; killed in between, the next call does the rest.
 """
@@ -64,11 +68,38 @@ class Recovered:
         )
 
 
+class Watch:
+    """How long the leases of each owner have stood still, by this machine's boot clock: it never steps."""
+
+    def __init__(self, clock: Clock, lease_seconds: float) -> None:
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+        self._seen: dict[str, tuple[datetime, float]] = {}
+
+    def look(self, database: Database) -> None:
+        """See which leases were renewed since the last look; forget owners that have none."""
+        now = self._clock.boot_seconds()
+        with database.connection() as conn:
+            rows = conn.execute(
+                "select owner, max(expires_at) from dispatch_batch where owner is not null group by owner"
+            ).fetchall()
+        before, self._seen = self._seen, {}
+        for owner, expires_at in rows:
+            known = before.get(owner)
+            self._seen[owner] = known if known is not None and known[0] == expires_at else (expires_at, now)
+
+    def over(self, seconds: float) -> set[str]:
+        """Return the owners whose leases were not renewed for one lease and ``seconds``."""
+        since = self._clock.boot_seconds() - self._lease_seconds - seconds
+        return {owner for owner, (_, at) in self._seen.items() if at <= since}
+
+
 def recover(
     database: Database,
     root: Path,
     executor: str,
     clock: Clock,
+    watch: Watch,
     *,
     stalled_seconds: float = STALLED_SECONDS,
     lost_seconds: float = LOST_SECONDS,
@@ -78,6 +109,8 @@ def recover(
     One journal that cannot be recovered stops no other; it is logged and tried again.
     """
     total = Recovered()
+    watch.look(database)
+    stalled = watch.over(stalled_seconds)
     for directory in replay.folders(root):
         if directory.name == executor:
             continue
@@ -85,7 +118,7 @@ def recover(
         try:
             if fd is not None:
                 total += _dead(database, directory, clock.now())
-            elif directory.exists():
+            elif directory.name in stalled:
                 total += _stalled(database, directory, clock.now(), stalled_seconds)
         except Exception as error:  # noqa: BLE001 - whatever one journal holds, the others and sending go on
             _log.error("recovery.failed", action="recover", executor=directory.name, why=str(error))
@@ -93,7 +126,7 @@ def recover(
             if fd is not None:
                 os.close(fd)
     known = {directory.name for directory in replay.folders(root)} | {executor}
-    total += _lost(database, known, clock.now(), lost_seconds)
+    total += _lost(database, watch.over(lost_seconds) - known, clock.now(), lost_seconds)
     if total != Recovered():
         _log.warning(
             "recovered", action="recover", outcomes=total.outcomes, uncertain=total.uncertain, released=total.released
@@ -147,7 +180,7 @@ def _stalled(database: Database, directory: Path, now: datetime, seconds: float)
     return Recovered(settled.recorded, len(uncertain), released)
 
 
-def _lost(database: Database, known: Collection[str], now: datetime, seconds: float) -> Recovered:
+def _lost(database: Database, owners: Collection[str], now: datetime, seconds: float) -> Recovered:
     """Judge batches of lost owners, each in a transaction of its own: one that cannot be judged stops no other."""
     total, last = Recovered(), 0
     for _ in range(MAX_BATCHES):
@@ -155,9 +188,9 @@ def _lost(database: Database, known: Collection[str], now: datetime, seconds: fl
             with database.transaction() as conn:
                 row = conn.execute(
                     "select id, token, account_id, delivery_id, owner, destination, ids from dispatch_batch "
-                    "where owner <> all(%s) and expires_at < clock_timestamp() - make_interval(secs => %s) and id > %s "
+                    "where owner = any(%s) and expires_at < clock_timestamp() - make_interval(secs => %s) and id > %s "
                     "order by id limit 1 for update skip locked",
-                    (list(known), seconds, last),
+                    (list(owners), seconds, last),
                 ).fetchone()
                 if row is None:
                     break
@@ -240,12 +273,12 @@ def _plans(conn: Connection, key: DeliveryKey, ids: list[int], now: datetime) ->
         return {}
     rule = RetryRule(spec.retry_count, spec.retry_period_seconds)
     messages = conn.execute(
-        "select id, attempts, first_try_at from message where account_id = %s and delivery_id = %s and id = any(%s)",
+        "select id, attempts from message where account_id = %s and delivery_id = %s and id = any(%s)",
         (*key, ids),
     ).fetchall()
     plans = {
-        id_: next_attempt(first or now, attempts + 1, rule, row.valid_until or now, now, random.random())  # noqa: S311 - spreads load
-        for id_, attempts, first in messages
+        id_: next_attempt(attempts + 1, rule, row.valid_until or now, now, random.random())  # noqa: S311 - spreads load
+        for id_, attempts in messages
     }
     return {id_: at for id_, at in plans.items() if at is not None}
 

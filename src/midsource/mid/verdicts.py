@@ -27,9 +27,7 @@ def judge(
     verdict = classify(attempt, rules)
     event, again_at = verdict.event, None
     if event is E.PUT_OFF or (event is E.LOST and prepared.resends):
-        again_at = next_attempt(
-            message.first_try_at or now, message.attempts + 1, prepared.retry, prepared.valid_until or now, now, chance
-        )
+        again_at = next_attempt(message.attempts + 1, prepared.retry, prepared.valid_until or now, now, chance)
     if event is E.PUT_OFF and again_at is None:
         event = E.EXHAUSTED
     reason = Reason.OURS if event is E.UNRENDERABLE else verdict.reason

@@ -2,7 +2,7 @@
 
 ``count`` retries, ``period`` apart at least (the words and the meaning of the field's two settings), each up to a tenth
 of a period later by ``chance``: a hundred thousand messages put off in one minute then come back spread out, and a
-greylisting server, which wants a pause of minutes and counts from the first try, is never met too early. Nothing is planned past the
+greylisting server, which wants a pause of minutes, is never met too early. Nothing is planned past the
 end of validity: a message that would have to wait longer is given up at once and its last answer stands.
 """
 
@@ -36,14 +36,15 @@ class RetryRule:
 
 
 def next_attempt(
-    first_try: datetime, attempts: int, rule: RetryRule, validity_until: datetime, now: datetime, chance: float
+    attempts: int, rule: RetryRule, validity_until: datetime, now: datetime, chance: float
 ) -> datetime | None:
     """Return when to try again after ``attempts`` tries (1 or more), the last one just now; None: give up.
 
-    ``chance`` is in [0, 1). The ladder stands on ``first_try`` too, so that a clock set back draws no two tries together.
+    ``chance`` is in [0, 1). Counted from this try alone: the time of an earlier one may be of a clock that was wrong, and
+    a clock set back by a day must neither make a message wait for a day nor give it up.
     """
     if attempts > rule.count:
         return None
     period = timedelta(seconds=rule.period_seconds)
-    due = max(now + period, first_try + attempts * period) + period * (JITTER * chance)
+    due = now + period * (1 + JITTER * chance)
     return due if due <= validity_until else None
