@@ -143,7 +143,10 @@ def test_a_workflow_never_runs_twice_at_once_and_its_journal_and_counts_are_kept
         eventually(lambda: admin.get_run(conn, first).outcome == "finished")
         run = admin.get_run(conn, first)
         assert (run.rows_read, run.rows_written, run.rows_refused) == (10, 9, 1)
-        assert [line for _, _, line in admin.journal(conn, "longRun")] == ["page 1"]
+        assert [line for _, _, line in admin.journal(conn, "longRun")] == [
+            "page 1",
+            "finished: read 10, written 9, refused 1",
+        ]
         row = admin.get(conn, "longRun")
         assert row.state.label == "started"
         assert row.last_success_at is not None

@@ -223,6 +223,11 @@ class SliceRunner:
                 "last_success_at = now(), consecutive_failures = 0, not_before = null, last_error = '' where name = %s",
                 (held.name,),
             )
+            conn.execute(  # also where nothing happened: a journal without lines would look like a workflow that never ran
+                "insert into workflow_journal (workflow, run_id, level, line) select workflow, id, 'info', 'finished: read ' "
+                "|| rows_read || ', written ' || rows_written || ', refused ' || rows_refused from workflow_run where id = %s",
+                (int(held.id),),
+            )
         return "finished"
 
     def _next_slice(self, conn: Connection, held: Held, pause_seconds: float) -> str:
