@@ -121,10 +121,16 @@ def test_a_template_error_ends_the_preparation_with_its_line(
     assert shown["state"] == "preparation failed"
     assert any(finding["severity"] == "error" and finding["sentence"] for finding in shown["findings"])
     assert home.number("mid1", "select count(*) from message where delivery_id = %s", (delivery,)) == 0
+
+
+def test_orders_that_make_no_sense_now_are_refused_with_what_is_possible(home: Home) -> None:
+    home.people("ordered", ["o@gmail.example"])
+    delivery = home.delivery("ordered")
     assert home.run("delivery", "pause", str(delivery), code=1).sentence.count("pause is not possible") == 1
     home.run("delivery", "stop", str(delivery))
     assert home.json("delivery", "show", str(delivery))["state"] == "stopped"
-    assert "prepare" in home.run("delivery", "prepare", str(delivery), code=1).sentence
+    for verb in ("prepare", "send", "resume"):
+        assert f"delivery {delivery} is stopped" in home.run("delivery", verb, str(delivery), code=1).sentence
 
 
 @pytest.mark.parametrize(
@@ -199,13 +205,10 @@ def test_without_a_worker_nothing_is_begun(home: Home) -> None:
     delivery = home.delivery("idle")
     home.run("stop", "worker@marketing")
     try:
-        home.wait_until(
-            lambda: "no worker of marketing is alive" in home.run("delivery", "send", str(delivery), code=None).err,
-            "the worker is known to be gone",
-            40,
-        )
         for words in (("delivery", "prepare", str(delivery)), ("workflow", "run-now", "defaultMidSourcingLog")):
-            assert "start the processes with `midsource up`" in home.run(*words, code=3).sentence
+            told = home.run(*words, code=3).sentence
+            assert "no worker of marketing is alive" in told
+            assert "start the processes with `midsource up`" in told
         assert home.run("status", code=3).out == "missing: worker@marketing\n"
         assert home.json("delivery", "show", str(delivery))["state"] == "edited"
     finally:
