@@ -25,7 +25,7 @@ from midsource.net.clock import SystemClock
 from midsource.security import access
 from midsource.store.database import Database
 from midsource.web.console.catalogue import LANGUAGES, texts
-from midsource.web.console.routes import REFRESH_SECONDS
+from midsource.web.console.frame import REFRESH_SECONDS
 
 BROWSERS = ("/usr/bin/chromium", "chromium", "google-chrome")
 ARGUMENTS = (

@@ -16,12 +16,19 @@ from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
 from midsource.model.workflow import WorkflowState
 from midsource.web.console.catalogue import LANGUAGES, choose, texts
-from midsource.web.console.figures import SHOWN
 from midsource.web.console.language import Words
+from midsource.web.console.menu import MENU
+from midsource.web.console.pages.figures import SHOWN
 from midsource.workflows import WORKFLOWS
 
 PACKAGE = Path(str(files("midsource.web.console")))
 LITERAL = re.compile(r"""\b(?:t|words|self|has|count)\(\s*["']([a-z_]+\.[A-Za-z0-9_-]+)["'](?!\s*~)""")
+SAID: set[str] = {
+    said
+    for source in PACKAGE.rglob("*.py")
+    for said in re.findall(r"""\bdone\([^)]*?,\s*["']([a-z_]+)["']""", source.read_text(encoding="utf-8"))
+}
+"""What an action may say on the page it leads to: ``done(path, "<said>")``."""
 ENUMERATED = {
     "delivery_state": {str(int(state)) for state in DeliveryState},
     "message_state": {str(int(state)) for state in MessageState},
@@ -33,6 +40,10 @@ ENUMERATED = {
     "in": {"s", "min", "h", "d"},
     "length": {"ms", "s", "min", "h", "d"},
     "workflow": {module.NAME for module in WORKFLOWS},
+    "nav": {entry.name for _, entries in MENU for entry in entries},
+    "group": {group for group, _ in MENU},
+    "role": {"marketing", "mid"},
+    "said": SAID,
     "finding": {"error", "warning", "info"},
     "phase": {"checks", "target", "personalisation", "hand-over"},
     "job": {"prepare", "handover", "order", "under_way", "waiting", "finished", "failed", "aborted"},
@@ -44,7 +55,7 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 def asked_for() -> set[str]:
     """Return every key that pages, code and enumerations ask for."""
-    sources = [*PACKAGE.glob("*.py"), *PACKAGE.glob("templates/*.html")]
+    sources = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("templates/*.html")]
     literal = {key for source in sources for key in LITERAL.findall(source.read_text(encoding="utf-8"))}
     plural = {key for key in literal if f"{key}_one" in texts("en")}
     return (

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midsource.model.message import MessageState
-from midsource.web.console.figures import LEAST, SHOWN, WIDTH, Figures, behind, figures_of
+from midsource.web.console.pages.figures import LEAST, SHOWN, WIDTH, Figures, behind, figures_of
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

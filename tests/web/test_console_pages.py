@@ -154,8 +154,8 @@ def test_the_log_of_one_address(browser: httpx2.Client, scene: Scene) -> None:
 def test_a_rare_state_is_looked_for_in_bounded_steps(
     console: Console, browser: httpx2.Client, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("midsource.web.console.log_view.SCANNED_ROWS", 300)
-    monkeypatch.setattr("midsource.web.console.log_view.WINDOW_ROWS", 100)
+    monkeypatch.setattr("midsource.web.console.pages.log_view.SCANNED_ROWS", 300)
+    monkeypatch.setattr("midsource.web.console.pages.log_view.WINDOW_ROWS", 100)
     answer = browser.get(f"/deliveries/{scene.running}?state=7&lang=en")
     assert "Messages 1 to 300 were looked through." in seen(answer)
     assert [rows(page) for page in follow(browser, answer)] == [[], [], [], []]

@@ -15,16 +15,23 @@ from starlette.routing import Route
 
 from midsource.config import Config, InstanceConfig, Role
 from midsource.mid import accounts
+from midsource.model.errors import Bug
 from midsource.security import access
+from midsource.security.roles import Permission
 from midsource.store import migrate
 from midsource.store.database import Database
 from midsource.testing.clock import ManualClock
 from midsource.web.app import create_app
 from midsource.web.guard import PUBLIC
+from midsource.web.routing import Action, Form, Page
 
 
 async def secret_page(request: Request) -> Response:
     return PlainTextResponse(f"secret of {request.app.state.instance.name}")
+
+
+async def secret_action(request: Request, _form: Form) -> Response:
+    return await secret_page(request)
 
 
 @pytest.fixture(params=["marketing", "mid"])
@@ -45,7 +52,11 @@ def database(role: Role, make_database: Callable[..., str]) -> Iterator[Database
 @pytest.fixture
 def app(role: Role, database: Database, tmp_path: Path) -> Starlette:
     instance = InstanceConfig(role, role, port=1)
-    pages = [Route("/", secret_page, methods=["GET", "POST"]), Route("/console/{page}", secret_page)]
+    pages = [
+        Page("/", secret_page),
+        Action("/", secret_action, needs=Permission.SEE),
+        Page("/console/{page}", secret_page),
+    ]
     return create_app(Config(tmp_path, instances=(instance,)), instance, database, ManualClock(), pages=pages)
 
 
@@ -151,11 +162,30 @@ def test_the_token_is_traded_for_a_cookie_that_opens_the_pages(app: Starlette, t
     assert token not in cookie
     session = cookie.partition(";")[0]
     assert ask(app, "/console/x", cookie=session)[2] == f"secret of {role}".encode()
-    assert ask(app, "/", "POST", cookie=session)[0] == 200
-    assert ask(app, "/", "POST", cookie=session, sec_fetch_site="cross-site")[0] == 403
+    assert ask(app, "/", "GET", cookie=session)[0] == 200
     assert ask(app, "/", authorization=f"Bearer {token}")[0] == 200
     assert ask(app, "/", query="token=wrong")[0] == 401
     assert ask(app, "/nothing", cookie=session)[0] == 404
+
+
+def test_an_action_asks_for_a_form_of_this_session_from_our_own_page(
+    app: Starlette, tmp_path: Path, role: Role
+) -> None:
+    mine = access.ConsoleAccess.load(tmp_path, role)
+    form = {"cookie": f"{mine.cookie}={mine.session}", "content_type": "application/x-www-form-urlencoded"}
+    assert ask(app, "/", "POST", **form, x_csrf=mine.csrf)[0] == 200
+    assert ask(app, "/", "POST", **form, x_csrf=mine.csrf, sec_fetch_site="cross-site")[0] == 403
+    assert ask(app, "/", "POST", **form)[0] == 403
+    assert ask(app, "/", "POST", **form, x_csrf=mine.session)[0] == 403
+    assert ask(app, "/", "POST", cookie=form["cookie"], content_type="text/plain", x_csrf=mine.csrf)[0] == 415
+
+
+def test_a_route_without_a_permission_cannot_be_added(tmp_path: Path, database: Database, role: Role) -> None:
+    instance = InstanceConfig(role, role, port=1)
+    with pytest.raises(Bug, match="names no permission"):
+        create_app(
+            Config(tmp_path, instances=(instance,)), instance, database, ManualClock(), pages=[Route("/x", secret_page)]
+        )
 
 
 def test_the_token_in_an_address_leads_to_no_other_host(app: Starlette, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ class ConsoleAccess:
         self._token = token
         self.session = hmac.digest(token.encode(), b"console session of " + instance.encode(), "sha256").hex()
         """The value of the cookie: cookies do not keep ports apart, so each instance has its own."""
+        self.csrf = hmac.digest(token.encode(), b"console forms of " + instance.encode(), "sha256").hex()
+        """What the forms of such a session carry."""
         self.cookie = f"{COOKIE}_{instance}"
 
     @classmethod

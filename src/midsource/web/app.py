@@ -33,6 +33,7 @@ from midsource.store.database import Database
 from midsource.web import problems
 from midsource.web.guard import Guard
 from midsource.web.link import Link
+from midsource.web.routing import refuse_open_routes
 from midsource.web.waiting import FeedWaiters
 
 THREADS = 8
@@ -64,11 +65,12 @@ def create_app(
 ) -> Starlette:
     """Compose the web app of ``instance``.
 
-    ``pages`` are further routes (the console); the guard closes them to all but the operator. They find ``config``,
+    ``pages`` are further routes (the console), each with the permission it needs (web/routing.py). They find ``config``,
     ``instance``, ``database`` and ``clock`` in ``request.app.state``. ``outer`` stands before the guard and sees every
     request and answer; it must not let anybody in. ``process`` names the heartbeat row; none without.
-    Raises Unhealthy where the keys of the home folder cannot be read.
+    Raises Unhealthy where the keys of the home folder cannot be read, Bug for a route without a permission.
     """
+    refuse_open_routes(pages)
     threads = CapacityLimiter(THREADS)
     waiters = FeedWaiters(database, threads)
     executor = uuid.uuid4().hex

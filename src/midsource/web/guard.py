@@ -22,6 +22,7 @@ from midsource.config import Role
 from midsource.mid import accounts
 from midsource.model.errors import MidsourceError, NotFound
 from midsource.security.access import PARAMETER, ConsoleAccess, same_origin
+from midsource.security.roles import Permission, Visitor
 from midsource.store.database import Database
 from midsource.web import problems
 from midsource.wire.schema import PROTOCOL
@@ -34,7 +35,7 @@ SESSION_SECONDS = 12 * 3600
 
 
 class Guard:
-    """ASGI middleware; see the module. ``scope["state"]["account"]`` is the account of a link request."""
+    """ASGI middleware; see the module. ``scope["state"]`` holds the ``account`` of a link request, the ``visitor`` of any other."""
 
     def __init__(
         self, app: ASGIApp, *, role: Role, database: Database, access: ConsoleAccess, threads: CapacityLimiter
@@ -99,14 +100,20 @@ class Guard:
         cookie = cookie_parser(headers.get("cookie", "")).get(self._access.cookie, "")
         if self._access.admits_session(cookie):
             if same_origin(scope["method"], headers):
+                self._note(scope, Visitor("home", frozenset(Permission), "console", self._access.csrf))
                 return None
             raise problems.Forbidden("the request came from another site", "use the page of the console itself")
         if self._access.admits_token(_bearer(headers)):
+            self._note(scope, Visitor("home", frozenset(Permission), "api"))
             return None
         raise problems.Unauthorised(
             "this page is for the operator of midsource",
             "open the address that `midsource up` and `midsource demo` print",
         )
+
+    @staticmethod
+    def _note(scope: Scope, visitor: Visitor) -> None:
+        scope.setdefault("state", {})["visitor"] = visitor
 
     def _with_session(self, target: str) -> Response:
         """Trade the token in the address for a cookie, and leave no token in history and logs of proxies."""

@@ -1,4 +1,4 @@
-"""The texts of the console: one TOML file a language in ``locale``, the same keys in each.
+"""The texts of the console: TOML files in ``locale/<language>``, one a family of pages, the same keys in each language.
 
 A key is ``table.name``; ``{names}`` in a text are filled in. A text that is missing is a fault of ours and raises KeyError;
 a test holds the three files against each other and against what pages and enumerations ask for. What other parts of the
@@ -22,9 +22,14 @@ MAX_ACCEPT = 500
 @cache
 def texts(language: str) -> Mapping[str, str]:
     """Return every text of ``language`` by key."""
-    source = files("midsource.web.console") / "locale" / f"{language}.toml"
-    document = tomllib.loads(source.read_text(encoding="utf-8"))
-    return {f"{table}.{name}": text for table, entries in document.items() for name, text in entries.items()}
+    found: dict[str, str] = {}
+    for source in (files("midsource.web.console") / "locale" / language).iterdir():
+        for table, entries in tomllib.loads(source.read_text(encoding="utf-8")).items():
+            for name, text in entries.items():
+                key = f"{table}.{name}"
+                assert key not in found, f"{source.name} repeats {key}"
+                found[key] = text
+    return found
 
 
 def choose(asked: str, kept: str, accepted: str) -> str:

@@ -47,7 +47,7 @@ class Face:
         self._app = app
         names = {instance.host, "localhost", urlsplit(instance.public_url).hostname or "localhost"}
         self._names = frozenset(name.lower() for name in names)
-        self._instance = instance.name
+        self._instance = instance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on and dress the answer."""
@@ -100,7 +100,7 @@ def language_of(scope: Scope) -> str:
 class _Dress:
     """``send`` that adds headers and turns a JSON refusal into a page."""
 
-    def __init__(self, scope: Scope, send: Send, instance: str) -> None:
+    def __init__(self, scope: Scope, send: Send, instance: InstanceConfig) -> None:
         self._scope = scope
         self._send = send
         self._instance = instance
@@ -150,7 +150,7 @@ class _Dress:
         return HTMLResponse(
             render(
                 "problem.html", words, status=shown, cause=cause, remedy=remedy, code=refused.code,
-                instance=self._instance, path=self._scope["path"], here="",
+                instance=self._instance.name, role=self._instance.role, path=self._scope["path"], here="",
             ),
             status,
         )  # fmt: skip

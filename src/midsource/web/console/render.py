@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from midsource.model.delivery import DeliveryState
 from midsource.web.console.catalogue import LANGUAGES
-from midsource.web.console.figures import WIDTH
 from midsource.web.console.language import Words
+from midsource.web.console.pages.figures import WIDTH
 
 PREFIX = "/static/"
 _TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}

@@ -18,8 +18,8 @@ from midsource.engine.jobs import Job
 from midsource.model.errors import NotFound
 from midsource.model.message import MessageState, Reason
 from midsource.store.database import Connection, scalar
-from midsource.web.console.log_view import reason_of
-from midsource.web.console.overview import DeliveryLine
+from midsource.web.console.pages.log_view import reason_of
+from midsource.web.console.pages.overview import DeliveryLine
 
 DOMAINS = 10
 DOMAIN_CANDIDATES = 100

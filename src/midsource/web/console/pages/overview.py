@@ -17,7 +17,7 @@ from midsource.model.delivery import DeliveryState
 from midsource.store import processes
 from midsource.store.database import Connection
 from midsource.store.processes import ProcessRow
-from midsource.web.console.figures import Figures, figures_of
+from midsource.web.console.pages.figures import Figures, figures_of
 
 LATEST = 5
 PAGE_ROWS = 25

@@ -1,0 +1,49 @@
+"""The menu: what stands in it, where it leads, and which permission a visitor needs to be shown it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from midsource.config import Role
+from midsource.security.roles import Permission, Visitor
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One page of the menu. ``name`` is the last part of its text's key (``nav.<name>``) and what a page calls ``here``."""
+
+    name: str
+    path: str
+    roles: frozenset[Role]
+    needs: Permission = Permission.SEE
+
+
+BOTH = frozenset[Role]({"marketing", "mid"})
+MARKETING = frozenset[Role]({"marketing"})
+
+MENU: Sequence[tuple[str, Sequence[Entry]]] = (
+    (
+        "campaigns",
+        (
+            Entry("status", "/", BOTH),
+            Entry("deliveries", "/deliveries", BOTH),
+        ),
+    ),
+    (
+        "administration",
+        (Entry("sandbox", "/sandbox", MARKETING),),
+    ),
+)
+"""Groups in order, each with its entries; ``group.<name>`` is the text of a group."""
+
+
+def menu_of(visitor: Visitor | None, role: Role) -> list[tuple[str, list[Entry]]]:
+    """Return the groups that ``visitor`` may see on an instance of ``role``; strangers see none."""
+    if visitor is None:
+        return []
+    shown = [
+        (group, [entry for entry in entries if role in entry.roles and visitor.may(entry.needs)])
+        for group, entries in MENU
+    ]
+    return [(group, entries) for group, entries in shown if entries]

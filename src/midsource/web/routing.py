@@ -1,0 +1,120 @@
+"""Routes that say what they need: the guard finds out who asks, a route decides whether that visitor may.
+
+``Page`` answers GET, ``Action`` answers POST with the fields of a form. Both take the permission they need; a route that
+names none cannot be made, and ``refuse_open_routes`` keeps any other kind out of the app: default deny.
+
+An action reads at most MAX_FORM_BYTES, and nothing is done before the form's ``csrf`` (or the header
+``x-csrf``) is the visitor's: the origin was checked by the guard already, this is the second lock. It answers with
+a redirect (303), so that a reload never repeats it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from midsource.model.errors import Bug
+from midsource.security.roles import Permission, Visitor
+from midsource.web import bodies, problems
+
+MAX_FORM_BYTES = 2_000_000
+"""The largest form holds a template: 1 MB of HTML is more than any provider shows."""
+MAX_FIELDS = 200
+CSRF_FIELD = "csrf"
+CSRF_HEADER = "x-csrf"
+
+Form = Mapping[str, str]
+"""The fields of a form by name; of a name that comes more than once, the last."""
+
+
+class Permitted(Route):
+    """A route that only visitors with ``needs`` reach."""
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        *,
+        needs: Permission,
+        methods: list[str],
+    ) -> None:
+        super().__init__(path, endpoint, methods=methods)
+        self.needs = needs
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or raise Forbidden."""
+        require(visitor_of(scope), self.needs)
+        await super().handle(scope, receive, send)
+
+
+class Page(Permitted):
+    """A page: GET."""
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        *,
+        needs: Permission = Permission.SEE,
+    ) -> None:
+        super().__init__(path, endpoint, needs=needs, methods=["GET"])
+
+
+class Action(Permitted):
+    """Something that a form asks for: POST."""
+
+    def __init__(
+        self, path: str, endpoint: Callable[[Request, Form], Awaitable[Response]], *, needs: Permission
+    ) -> None:
+        async def with_form(request: Request) -> Response:
+            return await endpoint(request, await _form(request))
+
+        super().__init__(path, with_form, needs=needs, methods=["POST"])
+
+
+def visitor_of(scope: Scope) -> Visitor:
+    """Return who makes the request; the guard has put it there."""
+    found = scope.get("state", {}).get("visitor")
+    if not isinstance(found, Visitor):
+        raise Bug("a request reached a page without a visitor", "report it with the log of the web process")
+    return found
+
+
+def require(visitor: Visitor, needs: Permission) -> None:
+    """Raise Forbidden unless ``visitor`` may."""
+    if not visitor.may(needs):
+        raise problems.Forbidden(
+            f"{visitor.name} lacks the permission to {needs.value}", "ask an administrator for a role that has it"
+        )
+
+
+def refuse_open_routes(routes: Iterable[BaseRoute]) -> None:
+    """Raise Bug for a route that would let every visitor in."""
+    for route in routes:
+        if not isinstance(getattr(route, "needs", None), Permission):
+            raise Bug(f"the route {getattr(route, 'path', route)!r} names no permission", "make it a Page or an Action")
+
+
+async def _form(request: Request) -> Form:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise problems.UnknownEncoding(f"a form of type {kind[:60]!r} cannot be read", "send it from the page itself")
+    body = await bodies.read(request, MAX_FORM_BYTES)
+    try:
+        pairs = parse_qsl(
+            body.decode("utf-8"), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=MAX_FIELDS
+        )
+    except ValueError as exc:
+        raise problems.UnknownEncoding("the form cannot be read", "send it from the page itself") from exc
+    form = {name: value.replace("\0", "") for name, value in pairs}
+    visitor = visitor_of(request.scope)
+    given = form.pop(CSRF_FIELD, "") or request.headers.get(CSRF_HEADER, "")
+    if visitor.csrf and not hmac.compare_digest(given.encode(), visitor.csrf.encode()):
+        raise problems.Forbidden("the form is not of this session", "load the page again and repeat")
+    return form
