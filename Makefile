@@ -24,8 +24,9 @@ $(DEV): $(STAMP) requirements-dev.lock
 demo: $(STAMP)   ## both halves, sandbox, 10 000 people, one real delivery; then leaves the console running
 	$(BIN)/midsource demo
 
-test: $(DEV)   ## the whole test suite, on a real PostgreSQL out of a wheel
-	$(BIN)/pytest
+test: $(DEV)   ## the whole test suite, on a real PostgreSQL out of a wheel; whole homes by themselves at the end
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/story --ignore tests/crash
+	$(BIN)/pytest tests/story tests/crash
 
 check: $(DEV)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
