@@ -224,6 +224,14 @@ def test_what_would_break_the_lines_is_refused_before_anything_is_said(bad: Tran
     assert events(session) == []
 
 
+def test_the_lines_of_a_message_somebody_vouches_for_are_not_read_but_its_end_is() -> None:
+    Transaction(1, "a@a.example", "b@b.example", b"bare\nLF\r\n", prestuffed=True, vouched=True).check()
+    with pytest.raises(ValueError, match="last line"):
+        Transaction(1, "a@a.example", "b@b.example", b"x\r\nno end", prestuffed=True, vouched=True).check()
+    with pytest.raises(ValueError, match="angle brackets"):
+        Transaction(1, "a@a.example", "b@b.example>", b"\r\n", prestuffed=True, vouched=True).check()
+
+
 @pytest.mark.parametrize("path", ["", "a@b.example", '"a b>"@b.example', '"a\\"b"@b.example', "postmaster"])
 def test_paths_that_are_fine(path: str) -> None:
     Transaction(1, path, "b@b.example", b"\r\n").check()

@@ -61,9 +61,11 @@ class Item:
 
 
 def transaction_of(token: int, message: Message, rendered: Rendered) -> Transaction:
-    """Return what a connection sends; it needs SMTPUTF8 only where an address does."""
+    """Return what a connection sends; it needs SMTPUTF8 only where an address does. `mail.skeleton` vouches for its lines."""
     utf8 = not (message.email.isascii() and rendered.mail_from.isascii())
-    return Transaction(token, rendered.mail_from, message.email, rendered.wire, smtputf8=utf8, prestuffed=True)
+    return Transaction(
+        token, rendered.mail_from, message.email, rendered.wire, smtputf8=utf8, prestuffed=True, vouched=True
+    )
 
 
 class Destination:

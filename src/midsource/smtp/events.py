@@ -38,7 +38,8 @@ class Transaction:
     """One message to one recipient. ``token`` is the caller's name for it.
 
     ``body`` is headers and content in wire form: every line ends in CRLF. Lines beginning with a dot are doubled here
-    unless ``prestuffed``. ``mail_from`` may be empty (the null reverse path).
+    unless ``prestuffed``. ``vouched``: whoever made it answers for both, so it is not read once more (36 us for 20 kB).
+    ``mail_from`` may be empty (the null reverse path).
     """
 
     token: int
@@ -48,15 +49,14 @@ class Transaction:
     smtputf8: bool = False
     eightbit: bool = False
     prestuffed: bool = False
+    vouched: bool = False
 
     def check(self) -> None:
         """Raise ValueError where sending it would break the protocol's lines (smuggling) or its character set."""
-        body = self.body
-        lines = body.count(b"\n")
-        if not body.endswith(b"\r\n") or body.count(b"\r") != lines or body.count(b"\r\n") != lines:
-            raise ValueError(f"message {self.token}: a line does not end in CRLF")
-        if self.prestuffed and (body.startswith(b".\r\n") or b"\r\n.\r\n" in body):
-            raise ValueError(f"message {self.token}: said to be dot-stuffed but holds a line of one dot")
+        if not self.body.endswith(b"\r\n"):
+            raise ValueError(f"message {self.token}: its last line does not end in CRLF")
+        if not self.vouched:
+            self._check_lines()
         for path in (self.mail_from, self.rcpt):
             if not _FORWARD_PATH.fullmatch(path):
                 raise ValueError(f"message {self.token}: {path!r} cannot stand between angle brackets")
@@ -64,6 +64,14 @@ class Transaction:
                 raise ValueError(f"message {self.token}: {path!r} needs smtputf8")
         if not self.rcpt:
             raise ValueError(f"message {self.token}: no recipient")
+
+    def _check_lines(self) -> None:
+        body = self.body
+        lines = body.count(b"\n")
+        if body.count(b"\r") != lines or body.count(b"\r\n") != lines:
+            raise ValueError(f"message {self.token}: a line does not end in CRLF")
+        if self.prestuffed and (body.startswith(b".\r\n") or b"\r\n.\r\n" in body):
+            raise ValueError(f"message {self.token}: said to be dot-stuffed but holds a line of one dot")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,14 @@ from types import MappingProxyType
 from midsource.model.outcome import Reply, Stage
 
 
-class Step(Enum):
-    """What waits for one reply. Identity hashing: this enumeration is looked up for every reply."""
+class _Looked(Enum):
+    """Members are looked up for every reply: hashed by identity, as they are compared (Enum hashes names, in Python)."""
+
+    __hash__ = object.__hash__
+
+
+class Step(_Looked):
+    """What waits for one reply."""
 
     BANNER = auto()
     EHLO = auto()
@@ -30,7 +36,7 @@ class Step(Enum):
     QUIT = auto()
 
 
-class Kind(Enum):
+class Kind(_Looked):
     """The severities of a reply, and the one that ends every conversation."""
 
     POSITIVE = auto()
@@ -40,7 +46,7 @@ class Kind(Enum):
     CLOSING = auto()  # 421: the server hangs up, whatever we were saying (RFC 5321 3.8)
 
 
-class Action(Enum):
+class Action(_Looked):
     """What the session does about it."""
 
     GREET = auto()  # say EHLO
