@@ -2,8 +2,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.mail.newsletter import envelope, newsletter, person
 
+from midsource.bench.newsletter import envelope, newsletter, person
 from midsource.mail.checks import Finding, Severity, check_content, check_size
 from midsource.mail.content import Content
 from midsource.mail.skeleton import Skeleton

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.mail.newsletter import envelope, newsletter, person
 
+from midsource.bench.newsletter import envelope, newsletter, person
 from midsource.mail.dkim import DkimKey, KeyKind, canonical_body, dns_name, dns_record, generate_key, sign
 from midsource.mail.skeleton import Skeleton
 from midsource.model.errors import UserError

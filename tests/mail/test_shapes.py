@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.mail.newsletter import newsletter, person
 
+from midsource.bench.newsletter import newsletter, person
 from midsource.mail.content import Content, ContentError, RenderProblem
 from midsource.mail.sandbox import names_of
 from midsource.mail.shapes import ShapeFinder

@@ -9,8 +9,8 @@ import jinja2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.mail.newsletter import envelope, newsletter, person
 
+from midsource.bench.newsletter import envelope, newsletter, person
 from midsource.mail.content import Content, ContentError, RenderProblem
 from midsource.mail.dkim import canonical_body
 from midsource.mail.skeleton import Skeleton, WireMessage

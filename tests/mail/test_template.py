@@ -2,8 +2,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.mail.newsletter import newsletter, person
 
+from midsource.bench.newsletter import newsletter, person
 from midsource.mail.content import MAX_BODY_CHARS, Content, ContentError, RenderProblem
 from midsource.mail.sandbox import Names, names_of
 from midsource.mail.template import Template, compile_errors, fields_used

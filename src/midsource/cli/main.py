@@ -41,6 +41,7 @@ GROUPS = {
     "account": ("account", "External accounts: add, test, list, rename"),
     "option": ("option", "Options and pointers: list, get, set"),
     "workflow": ("workflow", "Technical workflows: list, show, run now, restart, journal"),
+    "bench": ("bench", "Measure what this machine does, beside limits and peers of the same run"),
     "process": ("process", "Run one process in the foreground (what `up` starts)"),
 }
 HIDDEN = {"process"}

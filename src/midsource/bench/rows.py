@@ -1,0 +1,12 @@
+"""The rows of the benchmark, in the order of the table. Adding one is adding its module here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from midsource.bench import cpu, render, send, send_unsigned
+from midsource.bench.row import RowModule
+
+ROWS: Sequence[RowModule] = cast("Sequence[RowModule]", (send, send_unsigned, cpu, render))
+BY_NAME = {module.NAME: module for module in ROWS}
