@@ -48,7 +48,8 @@ def await_ready(session: Session, child: subprocess.Popen[bytes] | None = None) 
     deadline = time.monotonic() + READY_SECONDS
     while missing := _not_ready(session, client):
         if child is not None and child.poll() is not None:
-            raise Failed(f"the supervisor ended at once: {_last_line(log)}", f"see {log}")
+            ended = Unhealthy if child.returncode == Unhealthy.exit_code else Failed
+            raise ended(f"the supervisor ended at once: {_last_line(log)}", f"see {log}")
         if time.monotonic() > deadline:
             raise Unhealthy(f"not ready after {READY_SECONDS} s: {', '.join(missing)}", "see `midsource logs NAME`")
         time.sleep(0.1)
