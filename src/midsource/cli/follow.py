@@ -17,6 +17,7 @@ from midsource.cli.output import err
 from midsource.engine import jobs
 from midsource.marketing import deliveries
 from midsource.marketing.deliveries import Delivery
+from midsource.marketing.preparation import REMEDY, PreparationFailed
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import Failed
 from midsource.model.message import MessageState
@@ -86,8 +87,9 @@ def _raise_if_ended(now: Progress) -> None:
     if now.state in (DeliveryState.PREPARATION_FAILED, DeliveryState.FAILED):
         cause = now.delivery.error.rstrip(".") or "see `midsource delivery show`"
         again = now.state is DeliveryState.PREPARATION_FAILED
-        remedy = "correct it and prepare the delivery again" if again else ""
-        raise Failed(f"delivery {number}: {now.state.label}: {cause}", remedy)
+        remedy = REMEDY if again else ""
+        kind = PreparationFailed if again else Failed
+        raise kind(f"delivery {number}: {now.state.label}: {cause}", remedy)
     if now.job and now.job.outcome in ("failed", "aborted"):
         raise Failed(f"delivery {number}: {now.job.kind} {now.job.outcome}", now.job.error.rstrip("."))
 

@@ -26,8 +26,15 @@ def say(text: str = "") -> None:
 
 
 def say_error(sentence: str, code: str) -> None:
-    """Print a failure: the sentence, then its code."""
-    err.print(f"midsource: {sentence} [{code}]", markup=False, style="red" if err.is_terminal else None)
+    """Print a failure on one line: the sentence, its code, and the page that says more."""
+    err.print(
+        f"midsource: {sentence} [{code}: {page_of(code)}]", markup=False, style="red" if err.is_terminal else None
+    )
+
+
+def page_of(code: str) -> str:
+    """Return where the page of an error stands, below the folder of the sources."""
+    return f"docs/errors/{code}.md"
 
 
 def say_json(value: Any) -> None:

@@ -42,6 +42,16 @@ FILE_RULES = (
     "problems are reported at once: `midsource config check`. `midsource config show --origin` says where each value "
     "in force comes from. Secrets are never here: they are files in `keys/`.\n"
 )
+SPOKEN = {
+    "MS-121": "the router: the address takes other methods (HTTP 405)",
+    "MS-190": "the command line: you interrupted it (exit 130)",
+    "MS-432": "the console: a host name that is not this instance's (HTTP 421)",
+}
+"""Codes that are said in one place, without an error that travels."""
+ERROR_RULES = (
+    "Every failure is one sentence (cause, then remedy), then its code and its page. Each page has Environment, Symptoms, "
+    "Cause and Resolution. The exit code is the command's, the HTTP status the web process's.\n"
+)
 LEFT_OUT = ("midsource.testing", "midsource.store.migrations", "midsource.__main__")
 """Modules that hold no error of the product, or that run when they are imported."""
 
@@ -183,15 +193,23 @@ def comments(kind: type) -> list[tuple[str, str]]:
 def errors_page() -> str:
     """Return every error class with its code, exit code, HTTP status and docstring."""
     rows = [
-        (f"`{kind.code}`", f"`{kind.__name__}`", str(kind.exit_code), str(kind.http_status), first_sentences(kind))
+        (
+            f"[{kind.code}](../errors/{kind.code}.md)",
+            f"`{kind.__name__}`",
+            str(kind.exit_code),
+            str(kind.http_status),
+            first_sentences(kind),
+        )
         for kind in error_classes()
     ]
-    return (
-        f"{HEAD}# Errors\n\nEvery failure is one sentence (cause, then remedy) and a code in brackets. The exit code is the "
-        "command's, the HTTP status the web process's. `MS-900` is a bug of midsource: repeat with `--debug` and report "
-        "it. `MS-130` is also printed when you interrupt a command.\n\n"
-        + table(("code", "name", "exit", "HTTP", "meaning"), rows)
-    )
+    spoken = [(f"[{code}](../errors/{code}.md)", said) for code, said in SPOKEN.items()]
+    return _page([
+        "# Errors\n",
+        ERROR_RULES,
+        table(("code", "name", "exit", "HTTP", "meaning"), rows),
+        "Codes without a class of their own:\n",
+        table(("code", "said by"), spoken),
+    ])  # fmt: skip
 
 
 def error_classes() -> list[type[MidsourceError]]:

@@ -1,0 +1,189 @@
+"""Each error code has a page of its own, and the messages on it are those the product prints."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import midsource
+from midsource.cli import reference
+
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "errors"
+SOURCE = Path(midsource.__file__).parent
+HEADINGS = ["Environment", "Symptoms", "Cause", "Resolution"]
+LEAST_WORDS = 12
+"""Of one section: less is a heading with an excuse."""
+LEAST_LETTERS = 10
+"""Letters that a message must share with the words in the code; what is filled in does not count."""
+CODE = re.compile(r"MS-\d{3}")
+SILENT = {"MS-000"}
+"""The base of all errors: nothing prints it on purpose."""
+
+
+def codes() -> list[str]:
+    """Return every code the product has: of its error classes, and those written beside a sentence."""
+    found = {kind.code for kind in reference.error_classes()}
+    for path in SOURCE.rglob("*.py"):
+        found |= {word for node in ast.walk(parsed(path)) if CODE.fullmatch(word := literal(node))}
+    return sorted(found)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def literal(node: ast.AST) -> str:
+    """Return the text that a node is; "" for anything else."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def sections(code: str) -> dict[str, str]:
+    """Return the sections of a page by heading, in their order."""
+    text = (PAGES / f"{code}.md").read_text(encoding="utf-8")
+    pieces = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def shown(code: str) -> list[str]:
+    """Return the messages of a page, line by line."""
+    blocks = re.findall(r"^```text\n(.*?)^```", sections(code)["Symptoms"], re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("code", codes())
+def test_each_code_has_a_page_with_its_four_headings_filled(code: str) -> None:
+    assert (PAGES / f"{code}.md").exists(), f"write docs/errors/{code}.md"
+    found = sections(code)
+    assert list(found) == HEADINGS
+    assert [heading for heading, text in found.items() if len(re.sub(r"\W+", " ", text).split()) < LEAST_WORDS] == []
+
+
+def test_the_index_names_every_code() -> None:
+    assert {kind.code for kind in reference.error_classes()} | set(reference.SPOKEN) == set(codes())
+
+
+def test_no_page_is_left_over() -> None:
+    assert sorted(path.stem for path in PAGES.glob("MS-*.md")) == codes()
+
+
+def test_no_two_pages_say_the_same() -> None:
+    said: dict[str, str] = {}
+    for code in codes():
+        for heading in ("Cause", "Resolution"):
+            text = " ".join(sections(code)[heading].split())
+            assert text not in said, f"{code} says the same as {said.get(text)}"
+            said[text] = code
+
+
+@pytest.mark.parametrize("code", [code for code in codes() if code not in SILENT])
+def test_the_messages_of_a_page_are_those_of_the_product(code: str) -> None:
+    patterns = list(said_with(code))
+    lines = shown(code)
+    assert lines, "show the message as it appears"
+    wrong = []
+    for line in lines:
+        said = spoken(line, code)
+        if said is not None and not any(re.fullmatch(pattern, said) for pattern in patterns):
+            wrong.append(said)
+    assert wrong == [], "no place in the code says this"
+
+
+def spoken(line: str, code: str) -> str | None:
+    """Return what a line says without its form; None for a line of a journal. It must carry its own code."""
+    if line.startswith("{"):
+        body = json.loads(line)
+        assert body["code"] == code
+        return str(body["cause"]) + (f": {body['remedy']}." if body["remedy"] else ".")
+    if line.startswith("midsource: "):
+        match = re.fullmatch(r"midsource: (.+) \[(MS-\d{3}): docs/errors/(MS-\d{3})\.md\]", line)
+        assert match, f"not as the command line prints it: {line}"
+        assert match[2] == match[3] == code
+        return match[1]
+    return None if re.match(r"[A-Z]\w+ part \d", line) else line + ("" if line.endswith(".") else ".")
+
+
+def said_with(code: str) -> Iterator[str]:
+    """Yield a pattern for each sentence that the code says with ``code``, names and figures left open."""
+    names = {kind.__name__ for kind in reference.error_classes() if kind.code == code}
+    for path in sorted(SOURCE.rglob("*.py")):
+        tree = parsed(path)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and node.name in names:
+                yield from (pattern for call in calls(node, {"__init__"}) if (pattern := sentence(call.args)))
+            if isinstance(node, ast.Tuple) and node.elts and literal(node.elts[0]) == code:
+                yield sentence(node.elts[1:]) or ""
+        for call in calls(tree, names | {"_unreached"} if "LinkFailure" in names else names):
+            yield sentence(call.args) or ""
+            yield from (pattern for argument in call.args if (pattern := sentence([argument], inside=True)))
+        yield from beside(tree, code)
+
+
+def beside(tree: ast.Module, code: str) -> Iterator[str]:
+    """Yield what is said where the code stands as an argument: ``Problem(code=…)`` and ``say_error(…, code)``."""
+    for call in calls(tree, {"Problem", "say_error", "problem"}):
+        named = {word.arg: word.value for word in call.keywords}
+        if "code" in named and literal(named["code"]) == code:
+            yield sentence([named[word] for word in ("cause", "remedy") if word in named]) or ""
+        if len(call.args) == 2 and literal(call.args[1]) == code:
+            yield worded(call.args[0])
+
+
+def calls(tree: ast.AST, names: set[str]) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in names:
+                yield node
+
+
+def sentence(arguments: list[ast.expr], *, inside: bool = False) -> str | None:
+    """Return the pattern of cause and remedy; None where the words in the code are too few to prove anything."""
+    if not arguments:
+        return None
+    cause = worded(arguments[0])
+    remedy = worded(arguments[1]) if len(arguments) > 1 else ""
+    if len(re.sub(r"\W|\\.|\.\+", "", cause + remedy)) < LEAST_LETTERS:
+        return None
+    if inside:
+        return f"(.+: )?{cause}\\."
+    return f"{cause}(: {remedy})?\\." if remedy else f"{cause}\\."
+
+
+@cache
+def constants() -> dict[str, str]:
+    """Return the texts that modules keep under a name of their own, as patterns."""
+    found: dict[str, str] = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in parsed(path).body:
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                found |= {name.id: re.escape(node.value.value) for name in node.targets if isinstance(name, ast.Name)}
+    return found
+
+
+def worded(node: ast.expr) -> str:
+    """Return the pattern of a text: its words as they are, ``.+`` for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return re.escape(str(node.value))
+    if isinstance(node, ast.JoinedStr):
+        return "".join(worded(piece) for piece in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return worded(node.left) + worded(node.right)
+    if isinstance(node, ast.IfExp):
+        return f"({worded(node.body)}|{worded(node.orelse)})"
+    if isinstance(node, ast.List):
+        return "; ".join(worded(piece) for piece in node.elts)
+    if isinstance(node, ast.Name) and node.id in constants():
+        return constants()[node.id]
+    return ".*"
