@@ -57,9 +57,10 @@ class Record:
     def may_send_body(self, token: int) -> bool:
         return self.may_send
 
-    def started(self, token: int) -> None:
+    def started(self, token: int, go: Callable[[BaseException | None], None]) -> None:
         self.began.append(token)
         self.first_began.set()
+        go(None)
 
     def finished(self, token: int, attempt: Attempt) -> None:
         self.attempts.append((token, attempt))
@@ -197,9 +198,9 @@ def test_a_lease_that_ends_while_the_start_is_noted_keeps_the_body_back() -> Non
     """A process may be stopped for minutes between the look at its lease and the note in its journal."""
 
     class Stopped(Record):
-        def started(self, token: int) -> None:
-            super().started(token)
+        def started(self, token: int, go: Callable[[BaseException | None], None]) -> None:
             self.may_send = False
+            super().started(token, go)
 
     record = Stopped()
 
@@ -333,10 +334,14 @@ def test_bodies_larger_than_any_buffer_pass_over_tls(
     assert heard == [size // 72 * 72] * 2
 
 
-def test_a_recorder_that_fails_stops_the_body() -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_recorder_that_fails_stops_the_body(at_once: bool) -> None:
     class Full(Record):
-        def started(self, token: int) -> None:
-            raise OSError(28, "No space left on device")
+        def started(self, token: int, go: Callable[[BaseException | None], None]) -> None:
+            error = OSError(28, "No space left on device")
+            if at_once:
+                raise error
+            asyncio.get_running_loop().call_later(0.05, go, error)
 
     async def story() -> list[str]:
         transcript = script(GROUP + "hang")
@@ -346,6 +351,27 @@ def test_a_recorder_that_fails_stops_the_body() -> None:
         return peer.problems
 
     assert asyncio.run(story()) == []
+
+
+def test_nothing_of_a_body_leaves_before_its_start_is_noted() -> None:
+    """The note comes late, the server talks out of turn meanwhile, and then hangs up: the message never began."""
+
+    class Late(Record):
+        def started(self, token: int, go: Callable[[BaseException | None], None]) -> None:
+            super().started(token, lambda _: None)
+            asyncio.get_running_loop().call_later(0.3, go, None)
+
+    record = Late()
+
+    async def story() -> list[str]:
+        transcript = script(GROUP + "S: 250 what\ndrop")
+        async with ScriptedPeer(transcript) as peer:
+            await converse(peer, TransactionQueue(transactions_of(transcript)), record)
+            await asyncio.sleep(0.4)  # the note arrives after the end
+        return peer.problems
+
+    assert asyncio.run(story()) == []
+    assert record.lines == ["1 data lost: unasked reply: 250 what"]
 
 
 def test_bytes_that_would_break_the_protocol_fail_alone() -> None:

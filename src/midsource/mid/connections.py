@@ -18,6 +18,7 @@ from midsource.mid.desk import Desk
 from midsource.mid.dispatch import LEASE_SECONDS
 from midsource.mid.held import Destination
 from midsource.mid.journal import JournalFull
+from midsource.mid.starts import Go
 from midsource.model.outcome import Attempt, Lost, Stage
 from midsource.net.dialer import Dialer, Endpoint
 from midsource.net.resolver import MxAnswer, Resolver
@@ -171,9 +172,9 @@ class _Visit:
         """Ask the desk."""
         return self._desk.may_send_body(token)
 
-    def started(self, token: int) -> None:
+    def started(self, token: int, go: Go) -> None:
         """Tell the desk."""
-        self._desk.started(token)
+        self._desk.started(token, go)
 
     def finished(self, token: int, attempt: Attempt) -> None:
         """Tell the desk."""

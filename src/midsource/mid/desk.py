@@ -23,9 +23,10 @@ from midsource.mid.ahead import RENDER_AHEAD, RENDER_BATCH, RenderAhead
 from midsource.mid.dispatch import DeliveryKey, Lease, Message
 from midsource.mid.held import Destination, Fate, Held
 from midsource.mid.journal import Journal
-from midsource.mid.records import Outcome, Sealed, Start
+from midsource.mid.records import Outcome, Sealed
 from midsource.mid.render import Prepared, Rendered, Result, Tokens
 from midsource.mid.shelf import Shelf
+from midsource.mid.starts import Go, Starts
 from midsource.model.clock import Clock
 from midsource.model.outcome import Attempt, Lost, Stage
 from midsource.net.sender import WITHHELD
@@ -56,6 +57,7 @@ class Desk:
         self._loop = asyncio.get_running_loop()
         self._held: dict[int, Held] = {}
         self._shelf = Shelf()
+        self._starts = Starts(journal)
         self._destinations: dict[str, Destination] = {}
         self._rated_at = self._loop.time()
         self._ahead = RenderAhead(self._shelf, pool, tokens, clock, self._stock, self._note_failure)
@@ -185,9 +187,10 @@ class Desk:
             item = self._shelf.find(transaction.token)
             if item is None:
                 continue
+            self._starts.forget(transaction.token)
             held = item.held
             held.busy -= 1
-            begun = self.journal.has_begun((held.lease.batch_id, held.lease.token, item.message.id))
+            begun = self.journal.has_begun(item.start.key)
             attempt = Attempt(Stage.BODY, Lost("a fault of ours ended the connection")) if begun else fault
             if attempt is None and held.fate is Fate.SEND:
                 self._shelf.put_back(dest, transaction)
@@ -205,19 +208,18 @@ class Desk:
         held = self._shelf.item(token).held
         return held.fate is Fate.SEND and self._clock.boot_seconds() < held.ends - LEASE_MARGIN_SECONDS
 
-    def started(self, token: int) -> None:
-        """Write it into the journal. Raises JournalFull: then it does not leave."""
-        item = self._shelf.item(token)
-        lease = item.held.lease
-        self.journal.started(Start(lease.account_id, lease.delivery_id, item.message.id, lease.batch_id, lease.token))
+    def started(self, token: int, go: Go) -> None:
+        """Write it into the journal and call ``go``; the starts of one turn of the loop are one write."""
+        self._starts.add(token, self._shelf.item(token).start, go)
 
     def finished(self, dest: Destination, token: int, attempt: Attempt) -> None:
         """Judge and note what came of a try."""
         item = self._shelf.forget(token)
+        self._starts.forget(token)
         held, message = item.held, item.message
         held.busy -= 1
         if isinstance(attempt.answer, Lost) and attempt.answer.why == WITHHELD:
-            self.journal.withdrawn((held.lease.batch_id, held.lease.token, message.id))
+            self.journal.withdrawn(item.start.key)
             self._abandon(held, message)
         else:
             dest.finished += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from midsource.mid.dispatch import Lease, Message
+from midsource.mid.records import Start
 from midsource.mid.render import Prepared, Rendered
 from midsource.model.outcome import Attempt
 from midsource.policy.paths import Queue
@@ -58,6 +59,12 @@ class Item:
     message: Message
     message_id: str
     bytes: int
+
+    @property
+    def start(self) -> Start:
+        """What the journal notes before its body leaves."""
+        lease = self.held.lease
+        return Start(lease.account_id, lease.delivery_id, self.message.id, lease.batch_id, lease.token)
 
 
 def transaction_of(token: int, message: Message, rendered: Rendered) -> Transaction:

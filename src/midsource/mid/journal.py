@@ -3,8 +3,8 @@
 One folder per process life, ``<home>/journal/<instance>/<executor>/``, held by flock while the process lives, with
 segments ``000001.log``, ``000002.log``, … of length, CRC-32 and MessagePack. Order of events:
 
-1. `started` is written (write(2), no fsync) before the first byte of a body leaves; `withdrawn` takes it back when the
-   final dot was never sent.
+1. `started` is written (write(2), no fsync) before the first byte of a body leaves, one write for all that begin in a
+   turn of the event loop; `withdrawn` takes it back when the final dot was never sent.
 2. `outcome` is buffered, handed to the system with the next `started` or `flush`, and made durable by `sync`, which the
    caller runs every 50 ms in a thread. Outcomes collect under a *number*.
 3. `seal` ends the number: its outcomes are one PostgreSQL transaction, which also writes (executor, segment, number)
@@ -94,17 +94,19 @@ class Journal:
         """Whether something waits for `flush` or `sync`."""
         return bool(self._buffer) or self._unsynced
 
-    def started(self, start: Start) -> None:
-        """Write that this body begins to leave. Raises JournalFull: then it must not leave."""
-        self._buffer.append(frame(start))
+    def started(self, *starts: Start) -> None:
+        """Write that these bodies begin to leave, in one write. Raises JournalFull: then none of them may leave."""
+        waiting = len(self._buffer)
+        self._buffer += map(frame, starts)
         try:
             self.flush()
         except JournalFull:
-            self._buffer.pop()
+            del self._buffer[waiting:]
             raise
         segment = self._segments[-1]
-        segment.open_starts += 1
-        self._open[start.key] = segment
+        segment.open_starts += len(starts)
+        for start in starts:
+            self._open[start.key] = segment
 
     def has_begun(self, key: Key) -> bool:
         """Whether a start is open: written, and neither withdrawn nor with an outcome."""

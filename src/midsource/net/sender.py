@@ -1,9 +1,9 @@
 """One SMTP connection from dialling to QUIT: performs what `smtp.session` decides.
 
-Order of events for each message: taken from the source; `Recorder.may_send_body`; `Recorder.started` (make it durable
-enough before returning: the body follows in the same turn of the loop); `may_send_body` again, since a process may be
-stopped for minutes between the first look and the note; body; `Recorder.finished` with the attempt. A body above 64 kB
-is asked for once more when all but its final dot has left this process.
+Order of events for each message: taken from the source; `Recorder.may_send_body`; `Recorder.started`, which calls back
+when the start is noted (notes of many connections are one write); body; `Recorder.finished` with the attempt.
+`may_send_body` is asked again right before the bytes with the final dot are written, since a process may be stopped for
+minutes at any moment; a body above 64 kB has left this process by then but for its dot.
 
 Whatever happens, every message taken ends in exactly one of: `finished`, or a place in ``ConnectionEnd.returned``
 (nothing about it was ever written). An exception of the recorder ends the connection and is raised, and the message it
@@ -16,6 +16,7 @@ message costs two turns of the loop. Bounds: `Timeouts`, and one write buffer of
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, assert_never, cast
 
@@ -51,8 +52,8 @@ class Recorder(Protocol):
     def may_send_body(self, token: int) -> bool:
         """Whether the message may still leave (its lease lasts long enough)."""
 
-    def started(self, token: int) -> None:
-        """Note that the body goes out now."""
+    def started(self, token: int, go: Callable[[BaseException | None], None]) -> None:
+        """Note that the body goes out, then call ``go``: with None where it may, with the error where it must not."""
 
     def finished(self, token: int, attempt: Attempt) -> None:
         """Note what the attempt came to."""
@@ -121,7 +122,7 @@ class _Link(asyncio.Protocol):
         self._deadline = self._timer_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
-        self._noted: int | None = None
+        self._noting = False
         self._finished = 0
         self._returned: list[Transaction] = []
 
@@ -203,7 +204,7 @@ class _Link(asyncio.Protocol):
             if self._more_there:
                 self._more_there = False
                 self._feed()
-            while not self._over and (not self._paused or session.is_over) and self._perform(session.next_event()):
+            while not self._over and (self._may_speak or session.is_over) and self._perform(session.next_event()):
                 pass
         except BaseException as error:  # noqa: BLE001 - whatever the recorder raised belongs to whoever runs the connection
             self._fail(error)
@@ -211,6 +212,17 @@ class _Link(asyncio.Protocol):
             self._pumping = False
         if not self._over:
             self._arm()
+
+    @property
+    def _may_speak(self) -> bool:
+        """Whether nothing has to leave, or to be noted, first."""
+        return not self._paused and not self._noting
+
+    def _go(self, error: BaseException | None) -> None:
+        self._noting = False
+        if error is not None and not self._over:
+            self._fail(error)
+        self.pump()
 
     def _perform(self, event: Event) -> bool:
         """Do one event; False when the rest has to wait."""
@@ -235,16 +247,13 @@ class _Link(asyncio.Protocol):
         match event:
             case Started(token):
                 if self._recorder.may_send_body(token):
-                    self._recorder.started(token)
-                    self._noted = token
-                if self._noted != token or not self._recorder.may_send_body(token):
+                    self._noting = True
+                    self._recorder.started(token, self._go)
+                else:
                     self._session.withhold(WITHHELD)
             case Finished(token, attempt):
                 self._finished += 1
                 self._recorder.finished(token, attempt)
-            case Returned(transaction) if transaction.token == self._noted:  # withheld between its note and its body
-                self._finished += 1
-                self._recorder.finished(transaction.token, Attempt(Stage.DATA, Lost(WITHHELD)))
             case Returned(transaction):
                 self._returned.append(transaction)
             case Replied():
