@@ -46,19 +46,29 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who makes a request: an operator's session, an API key, or the holder of the home folder's token.
+    """Who asks for something: an operator's session, an API key, the holder of the home's token, a command, midsource itself.
 
-    ``csrf`` is what a form of this visitor must carry; '' for those that no browser acts for.
+    ``name`` is what the audit says: an operator's name, ``key:<id>``, ``home``, ``cli:<system user>``, ``system``. ``csrf`` is
+    what a form of this visitor must carry; '' for those that no browser acts for.
     """
 
     name: str
     permissions: frozenset[Permission]
-    via: Literal["console", "api"]
+    via: Literal["console", "api", "cli", "system"]
     csrf: str = ""
 
     def may(self, permission: Permission) -> bool:
         """Tell whether this visitor has ``permission``."""
         return permission in self.permissions
+
+
+SYSTEM = Visitor("system", frozenset(Permission), "system")
+"""What midsource does by itself and somebody may ask about."""
+
+
+def at_command_line(user: str) -> Visitor:
+    """Return whoever runs a command: the home folder's owner may do everything; ``user`` is the system's name of them."""
+    return Visitor(f"cli:{user}", frozenset(Permission), "cli")
 
 
 def permissions_of(roles: Iterable[Role]) -> frozenset[Permission]:
