@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from midsource.marketing import accounts, options
+from midsource.marketing import accounts, options, standing
 from midsource.model.errors import NotFound, UserError
 from midsource.policy.position import show
 from midsource.store.database import Database, scalar
@@ -125,3 +125,24 @@ def test_moving_back_needs_no_yes(db: Database, clock: ManualClock) -> None:
     put(db, POINTER, "2019-06-01T00:00Z", clock)
     with db.connection() as conn:
         assert options.get_value(conn, POINTER) == "2019-06-01T00:00:00.000000+00:00"
+
+
+def test_an_option_gets_its_default_again_and_a_pointer_has_none(db: Database, clock: ManualClock) -> None:
+    put(db, "NmsEmail_RetryCount", "9", clock)
+    with db.transaction() as conn:
+        assert options.view(conn, "NmsEmail_RetryCount").modified_by == "alice"
+        assert options.revert(conn, "NmsEmail_RetryCount", by="bob") == (
+            "NmsEmail_RetryCount set from '9' to its default '5' by bob"
+        )
+        found = options.view(conn, "NmsEmail_RetryCount")
+        assert (found.value, found.modified_by, found.is_default) == ("5", "", True)
+        with pytest.raises(UserError, match="has no default"):
+            options.revert(conn, POINTER, by="bob")
+
+
+def test_where_the_pointers_stand(db: Database, clock: ManualClock) -> None:
+    put(db, POINTER, "2020-01-01", clock)
+    with db.connection() as conn:
+        counters, logs = standing.positions(conn)
+    assert (counters.option, counters.reached_at) == (POINTER, datetime(2020, 1, 1, tzinfo=UTC))
+    assert (logs.stream, logs.recent_at) == ("logs", None)

@@ -29,11 +29,12 @@ class WorkflowRow:
     consecutive_failures: int
     not_before: datetime | None
     last_error: str
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run: window, rows, outcome (None: unfinished)."""
+    """One run: window, rows, outcome (None: unfinished). ``beat_at``: its last sign of life."""
 
     id: int
     asked_at: datetime
@@ -48,13 +49,39 @@ class RunRow:
     window_to: str
     outcome: str | None
     error: str
+    error_class: str = ""
+    beat_at: datetime | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it is unfinished, or where it ended before it began."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return max(0.0, (self.finished_at - self.started_at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLine:
+    """One line of a journal; ``id`` is where the page of older ones goes on."""
+
+    id: int
+    at: datetime
+    run_id: int | None
+    level: str
+    line: str
+
+
+_RUN = (
+    "id, asked_at, asked_by, started_at, finished_at, slices, rows_read, rows_written, rows_refused, window_from, "
+    "window_to, outcome, error, error_class, beat_at"
+)
 
 
 def listing(conn: Connection) -> list[WorkflowRow]:
     """Return every technical workflow of this instance, by name."""
     rows = conn.execute(
         "select name, state, failed, schedule, zone, next_at, last_run_at, last_success_at, consecutive_failures, not_before, "
-        "last_error from workflow order by name limit 200"
+        "last_error, created_at from workflow order by name limit 200"
     ).fetchall()
     return [WorkflowRow(row[0], WorkflowState(row[1]), *row[2:]) for row in rows]
 
@@ -69,26 +96,46 @@ def get(conn: Connection, name: str) -> WorkflowRow:
     raise NotFound(f"there is no technical workflow {name!r}", f"there are: {known}")
 
 
-def runs(conn: Connection, name: str, limit: int = 20) -> list[RunRow]:
-    """Return the newest runs of ``name``, newest first."""
+def runs(conn: Connection, name: str, limit: int = 20, before: int | None = None) -> list[RunRow]:
+    """Return the newest runs of ``name``, newest first; with ``before`` those older than that run."""
     rows = conn.execute(
-        "select id, asked_at, asked_by, started_at, finished_at, slices, rows_read, rows_written, rows_refused, window_from, "
-        "window_to, outcome, error from workflow_run where workflow = %s order by id desc limit %s",
-        (name, limit),
+        f"select {_RUN} from workflow_run where workflow = %s and (%s::bigint is null or id < %s) "  # noqa: S608 - constant
+        "order by id desc limit %s",
+        (name, before, before, limit),
     ).fetchall()
     return [RunRow(*row) for row in rows]
 
 
+def latest_runs(conn: Connection, limit: int) -> dict[str, list[RunRow]]:
+    """Return the newest runs of every workflow by name, newest first; the unfinished one is the first, where there is one."""
+    rows = conn.execute(
+        f"select r.workflow, {_RUN.replace('id,', 'r.id,', 1)} "  # noqa: S608 - constant
+        "from (select name from workflow order by name limit 200) w cross join lateral ("
+        "  select * from workflow_run where workflow = w.name order by id desc limit %s) r order by r.workflow, r.id desc",
+        (limit,),
+    ).fetchall()
+    found: dict[str, list[RunRow]] = {}
+    for name, *values in rows:
+        found.setdefault(name, []).append(RunRow(*values))
+    return found
+
+
 def get_run(conn: Connection, run_id: int) -> RunRow:
     """Return one run, or raise NotFound."""
-    row = conn.execute(
-        "select id, asked_at, asked_by, started_at, finished_at, slices, rows_read, rows_written, rows_refused, window_from, "
-        "window_to, outcome, error from workflow_run where id = %s",
-        (run_id,),
-    ).fetchone()
+    row = conn.execute(f"select {_RUN} from workflow_run where id = %s", (run_id,)).fetchone()  # noqa: S608 - constant
     if row is None:
         raise NotFound(f"there is no run {run_id}")
     return RunRow(*row)
+
+
+def journal_page(conn: Connection, name: str, limit: int, before: int | None = None) -> list[JournalLine]:
+    """Return the newest lines about workflow or job ``name``, newest first; with ``before`` those older than that line."""
+    rows = conn.execute(
+        "select id, at, run_id, level, line from workflow_journal where workflow = %s and (%s::bigint is null or id < %s) "
+        "order by id desc limit %s",
+        (name, before, before, limit),
+    ).fetchall()
+    return [JournalLine(*row) for row in rows]
 
 
 def journal(conn: Connection, name: str, limit: int = JOURNAL_LINES) -> list[tuple[datetime, str, str]]:

@@ -15,6 +15,8 @@ from datetime import datetime
 
 from midsource.marketing import pointers
 from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS, parse_duration, show_bounds
+from midsource.marketing.standing import OPTION_OF, Gap
+from midsource.marketing.standing import gap as gap_to
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.model.options import MARKETING_OPTIONS, Option
 from midsource.policy import position
@@ -41,32 +43,69 @@ class NotConfirmed(Conflict):
     code = "MS-210"
     exit_code = 2
 
+    def __init__(self, cause: str, remedy: str, gap: Gap) -> None:
+        super().__init__(cause, remedy)
+        self.gap = gap
+
 
 @dataclass(frozen=True, slots=True)
 class OptionView:
-    """One option as `option list` shows it."""
+    """One option as `option list` shows it. ``modified_by`` '': it has its default; 'pointer': it moved by itself."""
 
     name: str
     value: str
     default: str
     unit: str
     description: str
+    modified_by: str = ""
+    modified_at: datetime | None = None
+
+    @property
+    def stream(self) -> str | None:
+        """The stream whose pointer this is; None for any other option."""
+        return _stream_of(self.name)
+
+    @property
+    def base(self) -> str:
+        """Its name in the table of options, without the account: what texts about it are called."""
+        return self.name if self.stream is None else OPTION_OF[self.stream].rstrip("_")
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nobody has set it."""
+        return self.stream is None and self.value == self.default
 
 
 def list_options(conn: Connection, known: Sequence[Option] = MARKETING_OPTIONS) -> list[OptionView]:
     """Return every option, those made per external account once for each, in the order of the table of options."""
-    stored: dict[str, str] = {row[0]: row[1] for row in conn.execute("select name, value from option").fetchall()}
+    rows = conn.execute("select name, value, modified_by, modified_at from option").fetchall()
+    stored: dict[str, tuple[str, str, datetime]] = {row[0]: row[1:] for row in rows}
     accounts = [row[0] for row in conn.execute("select name from external_account order by name").fetchall()]
     views = []
     for option in known:
         per_account = option.name.endswith("<account>")
         prefix = option.name.removesuffix("<account>")
         names = [prefix + account for account in accounts] if per_account else [option.name]
-        views += [
-            OptionView(name, stored.get(name, option.default), option.default, option.unit, option.description)
-            for name in names
-        ]
+        for name in names:
+            value, by, at = stored.get(name, (option.default, "", None))
+            views.append(OptionView(name, value, option.default, option.unit, option.description, by, at))
     return views
+
+
+def view(conn: Connection, name: str) -> OptionView:
+    """Return one option as lists show it. Raises NotFound for an unknown name."""
+    _known(conn, name)
+    return next(found for found in list_options(conn) if found.name == name)
+
+
+def revert(conn: Connection, name: str, *, by: str) -> str:
+    """Give an option its default again and return the sentence that says so. Raises NotFound, UserError for a pointer."""
+    option = _known(conn, name)
+    if _stream_of(name) is not None:
+        raise UserError(f"{name} is a pointer and has no default", "set it to a time")
+    old = get_value(conn, name)
+    conn.execute("delete from option where name = %s", (name,))
+    return _audited(conn, "options", f"{name} set from {old!r} to its default {option.default!r} by {by}")
 
 
 def get_value(conn: Connection, name: str) -> str:
@@ -103,7 +142,7 @@ def set_value(conn: Connection, name: str, value: str, *, by: str, now: datetime
     option = _known(conn, name)
     stream = _stream_of(name)
     if stream is not None:
-        return _set_pointer(conn, stream, name.removeprefix(pointers.OPTION_OF[stream]), value, by=by, now=now, yes=yes)
+        return _set_pointer(conn, stream, name.removeprefix(OPTION_OF[stream]), value, by=by, now=now, yes=yes)
     new = _checked(option, value)
     old = get_value(conn, name)
     if new == option.default:
@@ -125,9 +164,10 @@ def _set_pointer(conn: Connection, stream: str, account: str, value: str, *, by:
     lane = pointers.open_lanes(conn, account, stream, now, lambda _level, line: journal.append(line)).backlog
     line = f"{lane.option} set from {lane.shown} to {position.show(moment)} by {by}"
     if moment > lane.reached_at:
-        gap = pointers.skipped(conn, lane, moment)
+        gap = gap_to(conn, lane.account, lane.reached_at, moment)
         if not yes:
-            raise NotConfirmed(f"setting {lane.option} forward to {position.show(moment)} {gap}", "repeat with --yes")
+            said = f"setting {lane.option} forward to {position.show(moment)} {gap}"
+            raise NotConfirmed(said, "repeat with --yes", gap)
         line = f"{line}: {gap}"
     pointers.move(conn, account, stream, moment)
     conn.execute("update option set modified_by = %s where name = %s", (by, lane.option))
@@ -140,7 +180,7 @@ def _audited(conn: Connection, workflow: str, line: str) -> str:
 
 
 def _stream_of(name: str) -> str | None:
-    return next((stream for stream, prefix in pointers.OPTION_OF.items() if name.startswith(prefix)), None)
+    return next((stream for stream, prefix in OPTION_OF.items() if name.startswith(prefix)), None)
 
 
 def _known(conn: Connection, name: str) -> Option:

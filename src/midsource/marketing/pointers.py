@@ -17,15 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from midsource.marketing.standing import OPTION_OF, gap
 from midsource.model.errors import NotFound
-from midsource.model.options import LAST_BROAD_LOG, LAST_DELIVERY
 from midsource.policy.position import ACCEPTED, read_by_hand, show
 from midsource.policy.window import Window
 from midsource.store.database import Connection, scalar
 from midsource.wire.schema import FeedHead
 
 STREAMS = ("deliveries", "logs")
-OPTION_OF = {"deliveries": LAST_DELIVERY, "logs": LAST_BROAD_LOG}
 RECENT = timedelta(hours=48)
 """What is active in the last 48 hours comes first (design 6)."""
 MARGIN = timedelta(hours=1)
@@ -222,27 +221,11 @@ def _follow_option(conn: Connection, lane: Lane, now: datetime, say: Say) -> Lan
     if moment > lane.reached_at:
         say(
             "warning",
-            f"{lane.option} was set by hand from {lane.shown} to {show(moment)}: {skipped(conn, lane, moment)}",
+            f"{lane.option} was set by hand from {lane.shown} to {show(moment)}: {gap(conn, lane.account, lane.reached_at, moment)}",
         )
     else:
         say("info", f"{lane.option} was set by hand from {lane.shown} back to {show(moment)}: read again from there")
     return move(conn, lane.account, lane.stream, moment)
-
-
-def skipped(conn: Connection, lane: Lane, moment: datetime) -> str:
-    """Say what a jump forward leaves out, as far as this side knows: deliveries and log rows still without result."""
-    row = conn.execute(
-        """select count(distinct d.id), coalesce(sum(t.n), 0)
-           from delivery d join broad_log_total t on t.delivery_id = d.id and t.state in (6, 61, 62)
-           where d.account = %s and d.handed_over is not null and d.created_at < %s and t.n > 0""",
-        (lane.account, moment),
-    ).fetchone()
-    assert row is not None
-    days = (moment - lane.reached_at).total_seconds() / 86_400
-    return (
-        f"skips what the mid recorded in {days:.1f} days; {row[0]} deliveries with {row[1]} log rows still open here may "
-        "miss results until reconciled"
-    )
 
 
 def _begin_recent(conn: Connection, account: str, stream: str, now: datetime, say: Say) -> Lane:
