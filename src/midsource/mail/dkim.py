@@ -120,12 +120,17 @@ def canonical_body(body: bytes) -> bytes:
 def canonical_header(field_bytes: bytes) -> bytes:
     """Return one header field (CRLF at its end) in relaxed form (RFC 6376, 3.4.2), with its CRLF."""
     name, _, value = field_bytes.partition(b":")
+    if b"\n" not in value[:-1] and b"  " not in value and b"\t" not in value:  # most are one plain line
+        return name.strip().lower() + b":" + value.strip(b" \r\n") + b"\r\n"
     unfolded = _FOLD.sub(b"", value.removesuffix(b"\r\n"))
     return name.strip().lower() + b":" + _BLANKS.sub(b" ", unfolded).strip(b" ") + b"\r\n"
 
 
-# Most fields of a delivery are the same in every message; 512 of at most 1 kB.
-_remembered_header = lru_cache(512)(canonical_header)
+@lru_cache(512)  # most fields of a delivery are the same in every message; none is longer than some 2 kB
+def _signed_field(header: bytes) -> tuple[str, bytes] | None:
+    """Return name and relaxed form of a field, None for one that is not signed."""
+    name = header[: header.index(b":")].strip().lower()
+    return (name.decode(), canonical_header(header)) if name in _SIGNED else None
 
 
 def sign(
@@ -136,6 +141,8 @@ def sign(
     ``headers`` are whole fields in wire form, each ending in CRLF; ``at`` becomes ``t=``. Pass ``body_is_canonical``
     only for a body of ``mail.skeleton``; a wrong promise makes a signature that no receiver accepts.
     """
+    if not keys:
+        return b""
     digest = b64encode(sha256(body if body_is_canonical else canonical_body(body)).digest()).decode()
     names, signed = _signed_fields(headers)
     return b"".join([_signature(key, names, signed, digest, int(at.timestamp())) for key in keys])
@@ -143,14 +150,9 @@ def sign(
 
 def _signed_fields(headers: Sequence[bytes]) -> tuple[str, bytes]:
     """Return the value of ``h=`` and the canonical fields, bottom first where a name repeats (RFC 6376, 5.4.2)."""
-    names, fields = ["from"], []
-    for header in reversed(headers):
-        name = header[: header.index(b":")].strip().lower()
-        if name in _SIGNED:
-            names.append(name.decode())
-            fields.append(_remembered_header(header) if len(header) <= 256 else canonical_header(header))
+    found = [field for header in reversed(headers) if (field := _signed_field(header)) is not None]
     # The extra "from" stands last: the occurrences that exist are consumed first.
-    return ":".join([*names[1:], names[0]]), b"".join(fields)
+    return ":".join([*[name for name, _ in found], "from"]), b"".join([canonical for _, canonical in found])
 
 
 def _signature(key: DkimKey, names: str, signed: bytes, digest: str, second: int) -> bytes:

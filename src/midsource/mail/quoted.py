@@ -51,8 +51,22 @@ def _fold(line: str) -> list[str]:
     return pieces
 
 
+def _is_plain(text: str) -> bool:
+    """Whether ``text`` is one line that needs nothing: most values are, and looking costs a fifth of encoding."""
+    return (
+        0 < len(text) <= _LINE_CHARS
+        and text.isascii()
+        and text.isprintable()
+        and "=" not in text
+        and "  " not in text
+        and not text.startswith((".", "From "))
+    )
+
+
 def encode_piece(text: str) -> str:
     """Return ``text`` as a self-contained piece; "" stays ""."""
+    if _is_plain(text):
+        return text + _SOFT_BREAK
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     out = []

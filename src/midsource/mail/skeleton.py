@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -60,29 +62,37 @@ class WireMessage:
     headers: tuple[bytes, ...]
     body: bytes
 
-    def signed(self, keys: Sequence[DkimKey], at: datetime) -> bytes:
-        """Return the whole message with one DKIM signature per key; without keys, unsigned."""
+    def signed(self, keys: Sequence[DkimKey], at: datetime, *, first: bytes = b"") -> bytes:
+        """Return the whole message with one DKIM signature per key (without keys, unsigned) and ``first`` before all."""
         signatures = sign(self.headers, self.body, keys, at, body_is_canonical=True)
-        return b"".join((signatures, *self.headers, b"\r\n", self.body))
+        return b"".join((first, signatures, *self.headers, b"\r\n", self.body))
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """One header that a template writes: its name, its template and how the rendered text becomes wire text."""
+    """One header that templates write: how what they render to becomes its text, and whether nothing means no header."""
 
     name: str
-    template: Template
-    write: Callable[[str], str]
+    templates: tuple[Template, ...]
+    write: Callable[..., str]
+    optional: bool = False
 
     def render(self, names: Names) -> bytes:
-        """Return the whole field, or b"" where the template renders to nothing."""
-        value = self.template.render(names).strip(" ")
-        if not value:
+        """Return the whole field, or b"" where an optional one renders to nothing."""
+        values = [template.render(names).strip(" ") for template in self.templates]
+        if self.optional and not values[0]:
             return b""
         try:
-            return f"{self.name}: {self.write(value)}\r\n".encode()
+            return f"{self.name}: {self.write(*values)}\r\n".encode()
         except ValueError as error:
-            raise RenderProblem(self.template.name, 0, str(error)) from error
+            raise RenderProblem(self.templates[-1].name, 0, str(error)) from error
+
+    def made(self) -> _Header | bytes:
+        """Return the field itself where it is the same for all; one that is wrong stays, to be said of each message."""
+        if all(template.constant is not None for template in self.templates):
+            with suppress(RenderProblem):
+                return self.render({})
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +101,9 @@ class Skeleton:
 
     delivery: Mapping[str, Any]
     brand: Mapping[str, Any]
-    from_name: Template
-    from_address: Template
-    own: tuple[_Header, ...]
-    one_click: bool
-    unsubscribe: tuple[Template, ...]
+    sender: _Header | bytes
+    own: tuple[_Header | bytes, ...]
+    unsubscribe: _Header | bytes
     tail: tuple[bytes, ...]
     parts: tuple[Template, ...]
     glue: tuple[str, ...]
@@ -128,15 +136,10 @@ class Skeleton:
         head, glue = _frame([part.name for part in parts], f"=_{boundary}")
         if content.language:
             head = (f"Content-Language: {content.language}\r\n".encode(), *head)
-        links = [("one-click URL", one_click_url), ("unsubscribe mailto", unsubscribe_mailto)]
         return cls(
-            delivery=delivery, brand=brand,
-            from_name=Template.compile("from name", content.from_name.strip()),
-            from_address=Template.compile("from address", content.from_address.strip()),
-            own=_own_headers(content, feedback_id),
-            one_click=bool(one_click_url),
-            unsubscribe=tuple(Template.compile(name, source) for name, source in links if source),
-            tail=head, parts=parts, glue=glue,
+            delivery=delivery, brand=brand, sender=_sender(content), own=_own_headers(content, feedback_id),
+            unsubscribe=_unsubscribe(one_click_url, unsubscribe_mailto),
+            tail=(_ONE_CLICK, *head) if one_click_url else head, parts=parts, glue=glue,
         )  # fmt: skip
 
     def render(self, recipient: Mapping[str, Any], envelope: RecipientEnvelope) -> WireMessage:
@@ -145,7 +148,6 @@ class Skeleton:
         return WireMessage(headers=(*self._headers(names, envelope), *self.tail), body=self._body(names))
 
     def _headers(self, names: Names, envelope: RecipientEnvelope) -> list[bytes]:
-        sender, urls = self._sender(names), self._unsubscribe(names)
         what = "to address"
         try:
             to = wire.mailbox("To", envelope.to_name, envelope.to_address)
@@ -156,31 +158,14 @@ class Skeleton:
         except ValueError as error:
             raise RenderProblem(what, 0, str(error)) from error
         written = [
-            f"From: {sender}\r\n".encode(),
+            _written(self.sender, names),
             f"To: {to}\r\n".encode(),
-            *[header.render(names) for header in self.own],
+            *[_written(header, names) for header in self.own],
             f"Date: {date}\r\n".encode(),
             f"Message-ID: {message_id}\r\n".encode(),
-            urls,
-            _ONE_CLICK if self.one_click else b"",
+            _written(self.unsubscribe, names),
         ]
         return [line for line in written if line]
-
-    def _sender(self, names: Names) -> str:
-        display, at = self.from_name.render(names).strip(" "), self.from_address.render(names).strip(" ")
-        try:
-            return wire.mailbox("From", display, at)
-        except ValueError as error:
-            raise RenderProblem(self.from_address.name, 0, str(error)) from error
-
-    def _unsubscribe(self, names: Names) -> bytes:
-        if not self.unsubscribe:
-            return b""
-        try:
-            urls = wire.url_list(*[template.render(names) for template in self.unsubscribe])
-        except ValueError as error:
-            raise RenderProblem("list-unsubscribe", 0, str(error)) from error
-        return f"List-Unsubscribe: {urls}\r\n".encode()
 
     def _body(self, names: Names) -> bytes:
         if len(self.parts) == 1:
@@ -212,17 +197,38 @@ def _closed(body: str) -> str:
     return (body or "=") + "\r\n"
 
 
-def _own_headers(content: Content, feedback_id: str) -> tuple[_Header, ...]:
-    def free_text(name: str) -> Callable[[str], str]:
-        return lambda text: wire.unstructured(name, text)
+def _written(header: _Header | bytes, names: Names) -> bytes:
+    return header if isinstance(header, bytes) else header.render(names)
 
-    own = [_Header("Subject", Template.compile("subject", content.subject.strip()), free_text("Subject"))]
+
+def _sender(content: Content) -> _Header | bytes:
+    templates = (
+        Template.compile("from name", content.from_name.strip()),
+        Template.compile("from address", content.from_address.strip()),
+    )
+    return _Header("From", templates, partial(wire.mailbox, "From")).made()
+
+
+def _unsubscribe(one_click_url: str, mailto: str) -> _Header | bytes:
+    sources = [source for source in (one_click_url, mailto) if source]
+    if not sources:
+        return b""
+    templates = tuple(Template.compile("list-unsubscribe", source) for source in sources)
+    return _Header("List-Unsubscribe", templates, wire.url_list).made()
+
+
+def _own_headers(content: Content, feedback_id: str) -> tuple[_Header | bytes, ...]:
+    def header(name: str, what: str, source: str, write: Callable[[str], str]) -> _Header | bytes:
+        return _Header(name, (Template.compile(what, source.strip()),), write, optional=True).made()
+
+    own = [header("Subject", "subject", content.subject, partial(wire.unstructured, "Subject"))]
     if content.reply_to:
-        own.append(_Header("Reply-To", Template.compile("reply-to", content.reply_to.strip()), wire.address))
+        own.append(header("Reply-To", "reply-to", content.reply_to, wire.address))
     if feedback_id:
-        own.append(_Header("Feedback-ID", Template.compile("feedback id", feedback_id), free_text("Feedback-ID")))
-    for name, source in content.headers:
-        own.append(_Header(name, Template.compile(f"header {name}", source.strip()), free_text(name)))
+        own.append(header("Feedback-ID", "feedback id", feedback_id, partial(wire.unstructured, "Feedback-ID")))
+    own += [
+        header(name, f"header {name}", source, partial(wire.unstructured, name)) for name, source in content.headers
+    ]
     return tuple(own)
 
 

@@ -107,7 +107,7 @@ class Tokens:
     def message_id(self, account_id: int, delivery_id: int, id_: int, domain: str) -> str:
         """Return the Message-ID of this message, angle brackets included."""
         mac = hmac.digest(self.message_id_key, _IDENTITY.pack(account_id, delivery_id, id_), "sha256")
-        return f"<{base64.b32encode(mac[:15]).decode().lower()}@{domain}>"
+        return f"<{mac[:MAC_BYTES].hex()}@{domain}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def _render(prepared: Prepared, message: Message, tokens: Tokens, at: datetime) 
     except (RenderProblem, msgspec.DecodeError) as problem:
         return Unrendered(message.id, str(problem)[:MAX_REPLY_TEXT])
     identity = f"X-Midsource-Id: {account_id}.{delivery_id}.{message.id}\r\n".encode()
-    return Rendered(message.id, prepared.mail_from, message_id, identity.join((b"", made.signed(prepared.keys, at))))
+    return Rendered(message.id, prepared.mail_from, message_id, made.signed(prepared.keys, at, first=identity))
 
 
 def _links(prepared: Prepared, id_: int, tokens: Tokens) -> Mapping[str, str]:
