@@ -7,7 +7,7 @@ DEV     = $(VENV)/.developing
 LOCK    = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
           --no-annotate --no-header --quiet
 
-.PHONY: help demo test check docs lock clean
+.PHONY: help demo test crash check docs lock clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -27,6 +27,11 @@ demo: $(STAMP)   ## both halves, sandbox, 10 000 people, one real delivery; then
 test: $(DEV)   ## the whole test suite, on a real PostgreSQL out of a wheel; whole homes by themselves at the end
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/story --ignore tests/crash
 	$(BIN)/pytest tests/story tests/crash
+
+ROUNDS ?= 200
+REPORT ?= crash-report.md
+crash: $(DEV)  ## kill -9 of every process, 200 deliveries of 20 000 people (SEED=n repeats, ROUNDS=n, REPORT=file)
+	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) --report $(REPORT)
 
 check: $(DEV)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

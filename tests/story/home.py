@@ -152,7 +152,9 @@ class Home:
         answer = self.json("recipients", "import", str(file), "--list", name)
         assert (answer["stored"], answer["rejected"]) == (len(addresses), 0)
 
-    def delivery(self, list_name: str, *, account: str = "defaultEmailMid", **changes: str) -> int:
+    def delivery(
+        self, list_name: str, *, account: str = "defaultEmailMid", uncertain: str = "hold", **changes: str
+    ) -> int:
         """Create a delivery to a list from a file; ``changes`` replace content: subject, html, text."""
         folder = self.path / f"files-{list_name}"
         folder.mkdir(exist_ok=True)
@@ -164,7 +166,7 @@ class Home:
         for key in ("html", "text"):
             (folder / key).write_text(content[key], encoding="utf-8")
         (folder / "delivery.toml").write_text(
-            f"label = 'to {list_name}'\naccount = '{account}'\nsubject = {json.dumps(content['subject'])}\n"
+            f"label = 'to {list_name}'\naccount = '{account}'\nuncertain = '{uncertain}'\nsubject = {json.dumps(content['subject'])}\n"
             f"html = 'html'\ntext = 'text'\n[target]\nlist = '{list_name}'\n[retry]\ncount = 5\nperiod = '2s'\n",
             encoding="utf-8",
         )

@@ -1,0 +1,58 @@
+"""Runs rounds in homes: a home serves HOME_ROUNDS rounds, or until a round has findings; then another one is made.
+
+Rounds are told apart: a finding of one does not spoil the next, and the logs of a home with findings are kept beside
+the report.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.crash.plan import RoundPlan
+from tests.crash.progress import Eye
+from tests.crash.rounds import LIST, Round, forget_copies, perform
+from tests.story.home import Home
+
+HOME_ROUNDS = 25
+"""Half a million messages: the databases of a home stay below a gigabyte."""
+DOMAINS = ("gmail", "orange", "outlook", "sapo", "laposte", "free", "yahoo", "gmx")
+"""Providers of the sandbox that take everything: whatever is lost or doubled is our doing."""
+
+
+def run(plans: Sequence[RoundPlan], people: int, keep: Path, done: Callable[[Round], None]) -> None:
+    """Do these rounds; ``done`` gets each one as it ends. Logs of homes with findings are copied into ``keep``."""
+    left = list(plans)
+    while left:
+        with new_home(people) as home:
+            for plan in left[:HOME_ROUNDS]:
+                left.pop(0)
+                eye = Eye(home)
+                try:
+                    result = perform(home, eye, plan, people)
+                finally:
+                    eye.close()
+                done(result)
+                if result.findings:
+                    shutil.copytree(home.path / "log", keep / f"round-{plan.number}", dirs_exist_ok=True)
+                    break
+                forget_copies(home)
+
+
+@contextmanager
+def new_home(people: int) -> Iterator[Home]:
+    """Make a home that runs, with so many people on a list; it is ended and removed."""
+    folder = Path(tempfile.mkdtemp(prefix="midsource-crash-", dir="/tmp"))
+    folder.chmod(0o711)  # root's PostgreSQL runs as another user, and lives inside it
+    home = Home(folder / "h")
+    try:
+        home.init()
+        home.up()
+        home.people(LIST, [f"p{n}@{DOMAINS[n % len(DOMAINS)]}.example" for n in range(people)])
+        yield home
+    finally:
+        home.end()
+        shutil.rmtree(folder, ignore_errors=True)
