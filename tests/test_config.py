@@ -75,6 +75,10 @@ port = 1
         ("port = 0", "instances.mid1.port: expected 1 to 65535, got 0"),
         ("port = 8026\nworkers = 0", "instances.mid1.workers: expected 1 to 64, got 0"),
         ("port = 8026\ntransport = 'smarthost'", "instances.mid1.smarthost: expected host:port"),
+        (
+            "port = 8026\ndatabase_url = 'postgresql://somebody@db/mid1'",
+            "instances.mid1.database_url: is used only with postgres.mode external",
+        ),
         ("port = 8026\ntransport = 'pigeon'", "instances.mid1.transport: expected one of sandbox, mx, smarthost"),
     ],
 )

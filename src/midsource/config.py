@@ -234,6 +234,8 @@ class _Reader:
                     self._problems.append(f"{prefix}.{key}: expected 1 to 64, got {getattr(instance, key)}")
             if postgres.mode == "external":
                 self._check_url(f"{prefix}.database_url", instance.database_url, databases)
+            elif instance.database_url:
+                self._problems.append(f"{prefix}.database_url: is used only with postgres.mode external; set that too")
             if instance.transport == "smarthost" and not re.fullmatch(r"\S+:\d{1,5}", instance.smarthost):
                 self._problems.append(f"{prefix}.smarthost: expected host:port with transport smarthost")
 
