@@ -8,7 +8,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from midsource.marketing import brands, deliveries, lists, options, segments
+from midsource.marketing import deliveries, lists, options, segments, templates
 from midsource.marketing.durations import parse_duration
 from midsource.marketing.sample import write_sample_delivery
 from midsource.model.delivery import DeliveryEvent, DeliveryState
@@ -48,9 +48,9 @@ def test_smallest_file_takes_the_rest_from_brand_account_and_options(
 
 def test_template_gives_what_the_file_leaves_out(ready_db: Database, clock: ManualClock, tmp_path: Path) -> None:
     with ready_db.transaction() as conn:
-        brands.save_template(
+        templates.save_template(
             conn,
-            brands.DeliveryTemplate(
+            templates.DeliveryTemplate(
                 "weekly", "Weekly", "<b>t</b>", "t", [["X-A", "1"], ["X-B", "1"]], 2, 60, 7_200, "resend"
             ),
         )

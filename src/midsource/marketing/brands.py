@@ -1,17 +1,26 @@
-"""Brands and delivery templates: rows that deliveries start from."""
+"""Brands: who writes. Kept by name, changed as a whole.
+
+A delivery takes sender name and address when it is made; opt-out and mirror links and the allowed sender domains are read
+when it is prepared and handed over.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
-from midsource.model.errors import NotFound
+from midsource.mail import headers as wire
+from midsource.model.address import AddressProblem, EmailAddress
+from midsource.model.errors import NotFound, UserError
 from midsource.store.database import Connection
 
 DEFAULT = "default"
 """Name of the brand and of the template that ``init`` makes."""
+MAX_NAME_CHARS = 100
+MAX_DOMAINS = 50
+SHOWN = 200
+"""Brands shown at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +36,7 @@ class Brand:
     mirror_url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryTemplate:
-    """What a delivery inherits where its file says nothing."""
-
-    name: str
-    subject: str
-    html: str
-    text: str
-    headers: list[list[str]]
-    retry_count: int
-    retry_period_seconds: int
-    validity_seconds: int
-    uncertain_policy: str
-
-
 _BRAND = "name, from_name, from_address, reply_to, sender_domains, unsubscribe_url, mirror_url"
-_TEMPLATE = "name, subject, html, text, headers, retry_count, retry_period_seconds, validity_seconds, uncertain_policy"
 
 
 def ensure_defaults(
@@ -59,7 +52,8 @@ def ensure_defaults(
 
 
 def save_brand(conn: Connection, brand: Brand) -> None:
-    """Store a brand, or replace the one of this name."""
+    """Store a brand, or replace the one of this name. Raises UserError for one that nothing could be sent with."""
+    check(brand)
     conn.execute(
         f"insert into brand ({_BRAND}) values (%s, %s, %s, %s, %s, %s, %s) on conflict (name) do update set "  # noqa: S608
         "from_name = excluded.from_name, from_address = excluded.from_address, reply_to = excluded.reply_to, "
@@ -68,38 +62,62 @@ def save_brand(conn: Connection, brand: Brand) -> None:
     )  # fmt: skip
 
 
-def save_template(conn: Connection, template: DeliveryTemplate) -> None:
-    """Store a template, or replace the one of this name; deliveries made before keep what they took."""
-    conn.execute(
-        f"insert into template ({_TEMPLATE}) values (%s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (name) do update set "  # noqa: S608
-        "subject = excluded.subject, html = excluded.html, text = excluded.text, headers = excluded.headers, "
-        "retry_count = excluded.retry_count, retry_period_seconds = excluded.retry_period_seconds, "
-        "validity_seconds = excluded.validity_seconds, uncertain_policy = excluded.uncertain_policy, modified_at = now()",
-        (
-            template.name, template.subject, template.html, template.text, Jsonb(template.headers), template.retry_count,
-            template.retry_period_seconds, template.validity_seconds, template.uncertain_policy,
-        ),
-    )  # fmt: skip
-
-
 def get_brand(conn: Connection, name: str) -> Brand:
     """Return the brand; raises NotFound naming what exists."""
     with conn.cursor(row_factory=class_row(Brand)) as cursor:
         brand = cursor.execute(f"select {_BRAND} from brand where name = %s", (name,)).fetchone()  # noqa: S608 - constant
     if brand is None:
-        raise NotFound(f"there is no brand {name!r}", f"brands: {_names(conn, 'brand')}")
+        raise NotFound(f"there is no brand {name!r}", f"brands: {_names(conn)}")
     return brand
 
 
-def get_template(conn: Connection, name: str) -> DeliveryTemplate:
-    """Return the template; raises NotFound naming what exists."""
-    with conn.cursor(row_factory=class_row(DeliveryTemplate)) as cursor:
-        template = cursor.execute(f"select {_TEMPLATE} from template where name = %s", (name,)).fetchone()  # noqa: S608
-    if template is None:
-        raise NotFound(f"there is no delivery template {name!r}", f"templates: {_names(conn, 'template')}")
-    return template
+def all_brands(conn: Connection) -> list[Brand]:
+    """Return the brands by name, at most SHOWN."""
+    with conn.cursor(row_factory=class_row(Brand)) as cursor:
+        return cursor.execute(f"select {_BRAND} from brand order by name limit %s", (SHOWN,)).fetchall()  # noqa: S608
 
 
-def _names(conn: Connection, table: str) -> str:
-    rows = conn.execute(f"select name from {table} order by name limit 20").fetchall()  # noqa: S608 - one of two constants
-    return ", ".join(row[0] for row in rows) or "none; run `midsource init`"
+def check(brand: Brand) -> None:
+    """Raise UserError, its cause beginning with the field's name, for a brand that nothing could be sent with."""
+    if not brand.name.strip() or len(brand.name) > MAX_NAME_CHARS or not brand.name.isprintable():
+        raise UserError(
+            f"name: {brand.name[:120]!r} cannot be a brand's name", f"use 1 to {MAX_NAME_CHARS} printable characters"
+        )
+    if not brand.from_name.isprintable() or len(brand.from_name) > MAX_NAME_CHARS:
+        raise UserError("from_name: it cannot stand in a header", f"use up to {MAX_NAME_CHARS} printable characters")
+    _address("from_address", brand.from_address)
+    if brand.reply_to:
+        _address("reply_to", brand.reply_to)
+    _domains(brand)
+    for what, url in (("unsubscribe_url", brand.unsubscribe_url), ("mirror_url", brand.mirror_url)):
+        if (url or what == "unsubscribe_url") and not (url.isprintable() and url.startswith(("https://", "http://"))):
+            raise UserError(f"{what}: {url[:80]!r} is no web address", "begin it with https://")
+        if url and "{token}" not in url:
+            raise UserError(f"{what}: nothing in it says who comes", "write {token} where the person's token belongs")
+
+
+def _address(what: str, given: str) -> None:
+    try:
+        wire.address(given)
+        EmailAddress.parse(given)
+    except (ValueError, AddressProblem) as exc:
+        raise UserError(f"{what}: {given[:80]!r} is not an address ({exc})", "write it as name@domain") from exc
+
+
+def _domains(brand: Brand) -> None:
+    if not 0 < len(brand.sender_domains) <= MAX_DOMAINS:
+        raise UserError(f"sender_domains: {len(brand.sender_domains)} domains", f"name 1 to {MAX_DOMAINS}")
+    for domain in brand.sender_domains:
+        try:
+            EmailAddress.parse(f"x@{domain}")
+        except AddressProblem as exc:
+            raise UserError(
+                f"sender_domains: {domain[:80]!r} is not a domain ({exc})", "write it as brand.example"
+            ) from exc
+    own = brand.from_address.rpartition("@")[2].lower()
+    if own not in brand.sender_domains:
+        raise UserError(f"sender_domains: the sender's domain {own} is not among them", "add it, or change the sender")
+
+
+def _names(conn: Connection) -> str:
+    return ", ".join(brand.name for brand in all_brands(conn)[:20]) or "none; run `midsource init`"

@@ -14,22 +14,19 @@ from typing import Any
 
 from psycopg import sql
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from midsource.mail.content import Content
-from midsource.marketing import options
-from midsource.marketing.brands import get_brand, get_template
+from midsource.marketing import inheriting
 from midsource.marketing.delivery_file import Draft, read_delivery_file
-from midsource.marketing.fields import all_fields
-from midsource.marketing.lists import list_id
-from midsource.marketing.segments import compile_condition, segment_expression
 from midsource.model import ids
 from midsource.model.clock import Clock
 from midsource.model.delivery import TRANSITIONS, DeliveryEvent, DeliveryState, states_accepting
-from midsource.model.errors import Conflict, NotFound, UserError
+from midsource.model.errors import Conflict, NotFound
 from midsource.store.database import Connection, scalar
 
 PAGE_ROWS = 100
+EDITABLE = (DeliveryState.EDITED, DeliveryState.PREPARATION_FAILED)
+"""What is written into it may change: nothing of it has been stored for the mid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +73,10 @@ class Delivery:
     figures_at: datetime | None
     mid_revision: int
     version: int
+    proof_of: int | None
+    proof_number: int
+    proof_people: list[int]
+    proof_seeds: list[str]
 
     @property
     def content(self) -> Content:
@@ -97,8 +98,36 @@ _COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(Del
 
 def create_from_toml(conn: Connection, path: Path, clock: Clock) -> int:
     """Make a delivery from a file and return its id. Raises ConfigError with every problem, NotFound, UserError."""
-    draft = read_delivery_file(path)
-    return _insert(conn, _row_of(conn, draft), clock)
+    return create(conn, read_delivery_file(path), clock)
+
+
+def create(conn: Connection, draft: Draft, clock: Clock) -> int:
+    """Make a delivery and return its id. Raises NotFound, UserError where ``draft`` names what does not exist."""
+    return insert(conn, inheriting.row_of(conn, draft), clock)
+
+
+def change(conn: Connection, delivery_id: int, draft: Draft, version: int) -> None:
+    """Replace what an operator wrote, while it is edited or its preparation failed; what is left out is inherited anew.
+
+    Raises Conflict in any other state, and where somebody changed it since ``version`` was read; else as ``create``.
+    """
+    delivery = get(conn, delivery_id, lock=True)
+    state = DeliveryState(delivery.state)
+    if state not in EDITABLE or delivery.proof_of is not None or delivery.confirmed_at is not None:
+        why = "a proof" if delivery.proof_of is not None else state.label if state not in EDITABLE else "to be sent"
+        raise Conflict(f"delivery {delivery_id} is {why}: it cannot be edited any more", "create another")
+    if delivery.version != version:
+        raise Conflict(
+            f"delivery {delivery_id} was changed by somebody else meanwhile",
+            "look at it again, then repeat your change",
+        )
+    row = inheriting.row_of(conn, draft)
+    conn.execute(
+        sql.SQL("update delivery set {}, version = version + 1, modified_at = now() where id = %(id)s").format(
+            sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in row)
+        ),
+        {**row, "id": delivery_id},
+    )
 
 
 def get(conn: Connection, delivery_id: int, *, lock: bool = False) -> Delivery:
@@ -172,51 +201,8 @@ def start_preparation(conn: Connection, delivery_id: int) -> None:
     )
 
 
-def _row_of(conn: Connection, draft: Draft) -> dict[str, Any]:
-    """Resolve what the file leaves to brand, template and options; check what it names."""
-    document = draft.document
-    brand = get_brand(conn, document.brand)
-    template = get_template(conn, document.template) if document.template else None
-    expression = document.target.expression or ""
-    if document.target.segment:
-        expression = segment_expression(conn, document.target.segment)
-    compile_condition(expression, all_fields(conn))
-    if document.target.list:
-        list_id(conn, document.target.list)
-    headers = {name: value for name, value in template.headers} if template else {}  # noqa: C416 - JSON pairs are lists
-    return {
-        "label": document.label,
-        "brand": brand.name,
-        "template": document.template,
-        "account": _account(conn, document.account),
-        "subject": _first(document.subject, template and template.subject, ""),
-        "html": _first(draft.html, template and template.html, ""),
-        "text": _first(draft.text, template and template.text, ""),
-        "from_name": _first(document.sender.name, brand.from_name),
-        "from_address": _first(document.sender.address, brand.from_address),
-        "reply_to": document.sender.reply_to or brand.reply_to,
-        "headers": Jsonb([[name, value] for name, value in (headers | document.headers).items()]),
-        "target_list": document.target.list,
-        "target_expression": expression,
-        "contact_at": document.contact_at,
-        "validity_seconds": _first(
-            draft.validity_seconds,
-            template and template.validity_seconds,
-            options.seconds(conn, "NmsBroadcast_MsgValidityDuration"),
-        ),
-        "retry_count": _first(
-            document.retry.count, template and template.retry_count, options.integer(conn, "NmsEmail_RetryCount")
-        ),
-        "retry_period_seconds": _first(
-            draft.retry_period_seconds,
-            template and template.retry_period_seconds,
-            options.seconds(conn, "NmsEmail_RetryPeriod"),
-        ),
-        "uncertain_policy": _first(document.uncertain, template and template.uncertain_policy, "hold"),
-    }
-
-
-def _insert(conn: Connection, row: dict[str, Any], clock: Clock) -> int:
+def insert(conn: Connection, row: dict[str, Any], clock: Clock) -> int:
+    """Store a new delivery of these columns under a new id, which is returned."""
     now = clock.now()
     serial = scalar(conn, "select nextval('delivery_serial')")
     row = {"id": ids.delivery_id(now, serial), "created_at": now, "modified_at": now, **row}
@@ -228,23 +214,3 @@ def _insert(conn: Connection, row: dict[str, Any], clock: Clock) -> int:
         row,
     )
     return int(row["id"])
-
-
-def _account(conn: Connection, name: str | None) -> str:
-    known = [
-        row[0]
-        for row in conn.execute("select name from external_account where active order by name limit 50").fetchall()
-    ]
-    listed = ", ".join(known) or "none; add one with `midsource account add`"
-    if name is None:
-        if len(known) == 1:
-            return str(known[0])
-        raise UserError("the delivery file names no account", f'write account = "NAME"; active accounts: {listed}')
-    if name not in known:
-        raise NotFound(f"there is no active external account {name!r}", f"accounts: {listed}")
-    return name
-
-
-def _first(*values: Any) -> Any:
-    """Return the first value that is given (not None); what is empty on purpose counts as given."""
-    return next((value for value in values if value is not None), None)

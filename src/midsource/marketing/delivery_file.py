@@ -97,8 +97,12 @@ def read_delivery_file(path: Path) -> Draft:
     except tomllib.TOMLDecodeError as exc:
         raise UserError(f"{path} is not TOML: {exc}", "correct the line and try again") from exc
     problems: list[str] = []
-    document = _struct(DeliveryFile, table, "", problems)
-    draft = None if document is None else _loaded(path.parent, document, problems)
+    contents = {
+        key: _content(path.parent, key, table[key], problems)
+        for key in ("html", "text")
+        if isinstance(table.get(key), str) and table[key]
+    }
+    draft = _checked(table, contents, problems)
     if problems or draft is None:
         raise ConfigError(
             [f"{path.name}: {problem}" for problem in problems], "correct the delivery file and try again"
@@ -106,23 +110,40 @@ def read_delivery_file(path: Path) -> Draft:
     return draft
 
 
-def _loaded(folder: Path, document: DeliveryFile, problems: list[str]) -> Draft:
+def draft_of(document: Mapping[str, Any], *, html: str | None = None, text: str | None = None) -> Draft:
+    """Check a document that came another way than by file, with its contents (None: the template's).
+
+    Raises ConfigError whose problems each begin with the key and a colon.
+    """
+    problems = [
+        f"{key}: larger than {MAX_FILE_BYTES // 1000} kB, or it holds a NUL character"
+        for key, content in (("html", html), ("text", text))
+        if content is not None and (len(content.encode()) > MAX_FILE_BYTES or "\0" in content)
+    ]
+    draft = _checked(document, {"html": html, "text": text}, problems)
+    if problems or draft is None:
+        raise ConfigError(problems, "correct the delivery and try again")
+    return draft
+
+
+def _checked(table: Mapping[str, Any], contents: Mapping[str, str | None], problems: list[str]) -> Draft | None:
+    document = _struct(DeliveryFile, table, "", problems)
+    if document is None:
+        return None
     if document.contact_at is not None and document.contact_at.tzinfo is None:
         problems.append("contact_at: expected a time with its zone (2026-03-01T09:00:00+01:00), got one without")
     if document.target.segment and document.target.expression:
         problems.append("target: expected segment or expression, got both")
     return Draft(
         document=document,
-        html=_content(folder, "html", document.html, problems),
-        text=_content(folder, "text", document.text, problems),
+        html=contents.get("html"),
+        text=contents.get("text"),
         validity_seconds=_seconds("validity", document.validity, VALIDITY_SECONDS, problems),
         retry_period_seconds=_seconds("retry.period", document.retry.period, RETRY_PERIOD_SECONDS, problems),
     )
 
 
-def _content(folder: Path, key: str, name: str | None, problems: list[str]) -> str | None:
-    if name is None:
-        return None
+def _content(folder: Path, key: str, name: str, problems: list[str]) -> str | None:
     try:
         return _text_of(folder / name)
     except UserError as exc:

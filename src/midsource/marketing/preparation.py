@@ -27,7 +27,7 @@ from psycopg.types.json import Jsonb
 from midsource.engine.work import SLICE_SECONDS, Context, JobKind, Report
 from midsource.mail.checks import Finding, Severity
 from midsource.mail.template import fields_used
-from midsource.marketing import deliveries, findings, options, parts, targeting
+from midsource.marketing import deliveries, findings, options, parts, proofs, targeting
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.phases import add_phase
 from midsource.marketing.trial import Trial
@@ -100,7 +100,7 @@ def _target(context: Context, delivery: Delivery, found: list[Finding], began: d
     boot = context.clock.boot_seconds()
     with context.database.transaction(statement_seconds=targeting.STATEMENT_SECONDS) as conn:
         _fence(conn, delivery)
-        chosen = targeting.target(conn, delivery, began)
+        chosen = (targeting if delivery.proof_of is None else proofs).target(conn, delivery, began)
         found = [*found, *findings.about_volume(delivery, chosen)]
         phases = add_phase([], "checks", began, check_seconds, 0)
         phases = add_phase(phases, "target", began, context.clock.boot_seconds() - boot, chosen.targeted)

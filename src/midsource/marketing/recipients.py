@@ -90,6 +90,17 @@ def by_email(conn: Connection, email: str) -> list[Recipient]:
     return found
 
 
+def by_id(conn: Connection, recipient_id: int) -> Recipient:
+    """Return one person; raises NotFound."""
+    with conn.cursor(row_factory=class_row(Recipient)) as cursor:
+        found = cursor.execute(
+            sql.SQL("select {} from recipient r where r.id = %s").format(_COLUMNS), (recipient_id,)
+        ).fetchone()
+    if found is None:
+        raise NotFound(f"there is no recipient {recipient_id}", "perhaps erased; search by address")
+    return found
+
+
 def as_dict(person: Recipient) -> dict[str, Any]:
     """Return one flat mapping: columns, then own fields (an own field never has a column's name)."""
     flat = {field.name: getattr(person, field.name) for field in fields(Recipient) if field.name != "fields"}
