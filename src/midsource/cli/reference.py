@@ -1,4 +1,4 @@
-"""The reference pages, written from the code itself: commands, options, configuration, errors, states.
+"""The reference pages, written from the code itself: commands, options, configuration, errors, states, metrics.
 
     python -m midsource.cli.reference docs/reference
 
@@ -30,6 +30,7 @@ from midsource.marketing.durations import show_bounds
 from midsource.marketing.options import BOUNDS, DELAYS
 from midsource.model import delivery, message, workflow
 from midsource.model.errors import MidsourceError
+from midsource.model.metrics import METRICS
 from midsource.model.options import MARKETING_OPTIONS
 
 HEAD = "<!-- Written by `make docs` from the code. Change the code, not this file. -->\n\n"
@@ -51,6 +52,11 @@ SPOKEN = {
 ERROR_RULES = (
     "Every failure is one sentence (cause, then remedy), then its code and its page. Each page has Environment, Symptoms, "
     "Cause and Resolution. The exit code is the command's, the HTTP status the web process's.\n"
+)
+METRIC_RULES = (
+    "`GET /metrics` of the web process of each instance, as Prometheus text. It wants the header `Authorization: Bearer KEY`: an "
+    "API key with the scope `metrics`, or the home's `keys/console.token`. What is read from the database is kept for five seconds. See "
+    "[observability](../operator-guide.md#observability).\n"
 )
 LEFT_OUT = ("midsource.testing", "midsource.store.migrations", "midsource.__main__")
 """Modules that hold no error of the product, or that run when they are imported."""
@@ -296,12 +302,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics_page() -> str:
+    """Return every figure of ``/metrics``."""
+    rows = [
+        (f"`{m.name}`", m.kind, ", ".join(f"`{label}`" for label in m.labels), m.unit, str(m.where), m.meaning)
+        for m in METRICS
+    ]
+    return _page([
+        "# Metrics\n",
+        METRIC_RULES,
+        table(("name", "type", "labels", "unit", "instances", "meaning"), rows),
+    ])  # fmt: skip
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "options.md": options_page,
     "config.md": config_page,
     "errors.md": errors_page,
     "states.md": states_page,
+    "metrics.md": metrics_page,
 }
 
 

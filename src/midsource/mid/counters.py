@@ -52,6 +52,12 @@ def totals_of(conn: Connection, account_id: int, delivery_ids: Sequence[int]) ->
     return found
 
 
+def totals_since(conn: Connection, first_delivery_id: int) -> list[tuple[str, int, int]]:
+    """Return (account, state, messages) over all deliveries from ``first_delivery_id`` on, in one snapshot."""
+    rows = conn.execute(_TOTALS_SINCE, {"first": first_delivery_id}).fetchall()
+    return [(account, state, int(n)) for account, state, n in rows]
+
+
 def fold(conn: Connection, limit: int = FOLD_BATCHES) -> int:
     """Fold at most ``limit`` tallies into ``message_total``; return how many, 0 also when another process is at it."""
     if not scalar(conn, "select pg_try_advisory_xact_lock(%s)", (_FOLD_LOCK,)):
@@ -93,6 +99,13 @@ _COUNTED = sql.SQL("""
     where u.delivery_id = any(%(deliveries)s)""").format(unfolded=_unfolded("feed_batch", ""))
 
 _TOTALS = sql.SQL("select delivery_id, state, sum(n) from ({}) c group by 1, 2 having sum(n) <> 0").format(_COUNTED)
+
+_TOTALS_SINCE = sql.SQL("""
+select a.name, c.state, sum(c.n) from account a join (
+    select account_id, delivery_id, state, n from message_total
+    union all select account_id, delivery_id, state, n from ({unfolded} and not b.folded) u) c
+  on c.account_id = a.id and c.delivery_id >= %(first)s
+group by 1, 2 having sum(c.n) <> 0""").format(unfolded=_unfolded("feed_batch", "b.account_id,"))
 
 _FOLD = sql.SQL("""
 with taken as (

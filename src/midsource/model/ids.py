@@ -53,3 +53,10 @@ def delivery_id(created: datetime, serial: int) -> int:
     if not 0 < serial < 1 << SERIAL_BITS:
         raise ValueError(f"delivery serial out of range: {serial}")
     return Month.of(created).first_delivery_id | serial
+
+
+def first_of_last_month(now: datetime) -> int:
+    """Return the smallest delivery id of the month before ``now``'s: what is counted of deliveries begins there."""
+    month = Month.of(now)
+    before = Month(month.year - 1, 12) if month.month == 1 else Month(month.year, month.month - 1)
+    return before.first_delivery_id

@@ -98,6 +98,18 @@ class Database:
                 raise
             yield conn
 
+    def pool_figures(self) -> dict[str, int]:
+        """Return how the pool stands: connections open, idle and allowed, how often one was asked for, who waits, and waits in vain."""
+        now = self._pool.get_stats()
+        return {
+            "open": now["pool_size"],
+            "idle": now["pool_available"],
+            "most": now["pool_max"],
+            "asked": now.get("requests_num", 0),
+            "waiting": now["requests_waiting"],
+            "failures": now.get("requests_errors", 0),
+        }
+
     def _ask(self) -> None:
         """Connect once beside the pool, which never says why it has no connection. Raises what the server says."""
         psycopg.connect(self.dsn, **LINE, connect_timeout=CONNECT_SECONDS).close()

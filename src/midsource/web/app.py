@@ -1,4 +1,4 @@
-"""The web process of an instance: guard, link API of a mid, health, and whatever pages are handed in.
+"""The web process of an instance: guard, link API of a mid, health, metrics, and whatever pages are handed in.
 
 Order of events: ``create_app`` composes; while the app lives (its lifespan), a heartbeat row says so every 5 s, a mid
 sweeps its open deliveries every 5 s, and one task wakes those who wait on feeds. Each of these fails alone: an error is
@@ -18,10 +18,8 @@ from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute
 
 from midsource.config import Config, InstanceConfig
 from midsource.mid import orders
@@ -32,7 +30,9 @@ from midsource.store import processes
 from midsource.store.database import Database
 from midsource.web import problems
 from midsource.web.guard import Guard
+from midsource.web.health import health_routes
 from midsource.web.link import Link
+from midsource.web.metrics import Counting, Metrics, Requests
 from midsource.web.routing import refuse_open_routes
 from midsource.web.waiting import FeedWaiters
 
@@ -40,8 +40,6 @@ THREADS = 8
 """Requests that work in the database at once; the pool must have as many connections, and two for the tasks."""
 SWEEP_SECONDS = 5.0
 """What an mta process left behind when it died is seen after this."""
-LATEST_LOOK_SECONDS = 1.0
-"""/readyz asks the database at most this often: it is open to everybody."""
 
 _HANDLERS = {
     MidsourceError: problems.on_expected,
@@ -73,12 +71,12 @@ def create_app(
     refuse_open_routes(pages)
     threads = CapacityLimiter(THREADS)
     waiters = FeedWaiters(database, threads)
+    requests = Requests()
     executor = uuid.uuid4().hex
     turns = [partial(_beat, database, process, executor)] if process else []
     routes: list[BaseRoute] = [
-        Route("/healthz", _healthz),
-        Route("/readyz", _Readiness(database, clock, threads)),
-        Route("/r/test", _healthz),
+        *health_routes(instance, database, clock, threads),
+        Metrics(config, instance, database, clock, requests, waiters).route(),
     ]
     if instance.role == "mid":
         routes += Link(instance, database, clock, waiters, threads).routes()
@@ -86,6 +84,7 @@ def create_app(
     app = Starlette(
         routes=[*routes, *pages],
         middleware=[
+            Middleware(Counting, requests=requests),
             *outer,
             Middleware(
                 Guard,
@@ -149,37 +148,3 @@ def _leave(database: Database, process: str, executor: str) -> None:
 def _sweep(database: Database, clock: Clock) -> None:
     for sentence in orders.sweep(database, clock.now()):
         log.warning("delivery_not_advanced", action="delivery_not_advanced", cause=sentence)
-
-
-async def _healthz(_request: Request) -> Response:
-    """Say that the process serves; nothing else is asked."""
-    return PlainTextResponse("ok\n")
-
-
-class _Readiness:
-    """Endpoint: whether the database answers. An ASGI app, so that it keeps what it saw for a moment."""
-
-    def __init__(self, database: Database, clock: Clock, threads: CapacityLimiter) -> None:
-        self._database = database
-        self._clock = clock
-        self._threads = threads
-        self._lock = asyncio.Lock()
-        self._seen_at = float("-inf")
-        self._problem: MidsourceError | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer from the last look, or look again."""
-        async with self._lock:
-            if self._clock.boot_seconds() - self._seen_at >= LATEST_LOOK_SECONDS:
-                self._problem = await to_thread.run_sync(self._look, limiter=self._threads)
-                self._seen_at = self._clock.boot_seconds()
-        response = PlainTextResponse("ready\n") if self._problem is None else problems.answer(self._problem)
-        await response(scope, receive, send)
-
-    def _look(self) -> MidsourceError | None:
-        try:
-            with self._database.connection() as conn:
-                conn.execute("select generation from instance")
-        except MidsourceError as exc:
-            return exc
-        return None

@@ -49,6 +49,10 @@ class FeedWaiters:
         for waiter in self._waiters:
             waiter.woken.set()
 
+    def count(self) -> int:
+        """Return how many wait."""
+        return len(self._waiters)
+
     async def news(self, account_id: int, seq: int, seconds: float) -> None:
         """Return when the account may have batches after ``seq``, or when ``seconds`` are over. Raises TooManyPolls."""
         if Counter(waiter.account_id for waiter in self._waiters)[account_id] >= POLLS_PER_ACCOUNT:
