@@ -18,6 +18,7 @@ from midsource.mid.desk import Desk
 from midsource.mid.dispatch import LEASE_SECONDS
 from midsource.mid.held import Destination
 from midsource.mid.journal import JournalFull
+from midsource.mid.recovery import LOST_SECONDS, STALLED_SECONDS
 from midsource.mid.starts import Go
 from midsource.model.outcome import Attempt, Lost, Stage
 from midsource.net.dialer import Dialer, Endpoint
@@ -51,6 +52,8 @@ class Outfit:
     pipelining: Pipelining = Pipelining.GROUPED
     tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
     lease_seconds: float = LEASE_SECONDS
+    stalled_seconds: float = STALLED_SECONDS
+    lost_seconds: float = LOST_SECONDS
     timeouts: Timeouts = Timeouts(idle_seconds=IDLE_SECONDS)  # noqa: RUF009 - a frozen value
 
 

@@ -241,7 +241,10 @@ class Loops:
 
     def _recover(self) -> None:
         mine = self._identity
-        recovery.recover(self._database, mine.journals, mine.executor, self._clock, self._watch)
+        recovery.recover(
+            self._database, mine.journals, mine.executor, self._clock, self._watch,
+            stalled_seconds=self._outfit.stalled_seconds, lost_seconds=self._outfit.lost_seconds,
+        )  # fmt: skip
 
     # -- the end
 

@@ -24,6 +24,7 @@ import msgspec
 from midsource.config import Config, InstanceConfig, Transport
 from midsource.mid import accounts, deliveries, orders, reception
 from midsource.mid.dispatch import LEASE_SECONDS
+from midsource.mid.recovery import LOST_SECONDS, STALLED_SECONDS
 from midsource.model.ids import delivery_id
 from midsource.net.clock import SystemClock
 from midsource.net.resolver import StaticRoute
@@ -40,9 +41,10 @@ from midsource.mid import mta
 from midsource.net.clock import SystemClock
 from midsource.net.resolver import StaticResolver
 set_up_logging(sys.argv[2])
-config, routes, lease_seconds = pickle.load(open(sys.argv[1], "rb"))
+config, routes, seconds = pickle.load(open(sys.argv[1], "rb"))
 outfit = mta.outfit_of(config, config.instance("mid1"), SystemClock())
-outfit = replace(outfit, resolver=StaticResolver(routes, outfit.resolver), lease_seconds=lease_seconds)
+resolver = StaticResolver(routes, outfit.resolver)
+outfit = replace(outfit, resolver=resolver, **seconds)
 mta.run_with(outfit, config, config.instance("mid1"), sys.argv[2])
 """
 _SANDBOX = "import sys, pathlib; from midsource.sandbox.app import run; run(pathlib.Path(sys.argv[1]), 0, 0)"
@@ -58,6 +60,8 @@ class Field:
     smarthost: str = ""
     connections: int = 4
     lease_seconds: float = LEASE_SECONDS
+    stalled_seconds: float = STALLED_SECONDS
+    lost_seconds: float = LOST_SECONDS
     routes: list[StaticRoute] = field(default_factory=list)
     """Where single domains go instead; the rest goes as ``transport`` says."""
     database: Database = field(init=False)
@@ -103,7 +107,9 @@ class Field:
     def mta(self, name: str = "mta@mid1") -> subprocess.Popen[bytes]:
         """Start an mta process."""
         file = self.home / "config.pickle"
-        file.write_bytes(pickle.dumps((self.config(), self.routes, self.lease_seconds)))
+        names = ("lease_seconds", "stalled_seconds", "lost_seconds")
+        seconds = {name: getattr(self, name) for name in names}
+        file.write_bytes(pickle.dumps((self.config(), self.routes, seconds)))
         return self._start(_MTA, str(file), name, log=name)
 
     def end(self, process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
