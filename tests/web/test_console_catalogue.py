@@ -33,6 +33,9 @@ ENUMERATED = {
     "delivery_state": {str(int(state)) for state in DeliveryState},
     "message_state": {str(int(state)) for state in MessageState},
     "workflow_state": {str(int(state)) for state in WorkflowState},
+    "workflow_flag": {"failed", "late"},
+    "run_outcome": {"finished", "failed", "aborted", "running", "waiting"},
+    "journal": {"warning", "error"},
     "reason": {str(int(reason)) for reason in Reason},
     "figure": {state.label for state in SHOWN},
     "verb": {"start", "pause", "resume", "stop"},
@@ -95,7 +98,7 @@ def test_the_words_of_the_field() -> None:
     assert [french[f"delivery_state.{n}"] for n in (45, 55, 75, 87)] == ["prête", "en cours", "en pause", "échec"]
     assert "quarantaine" in french["reason.9"]
     assert (portuguese["delivery.title"], portuguese["account.name"]) == ("Delivery", "Conta externa")
-    assert (portuguese["workflow.title"], portuguese["workflow.failed"]) == ("Workflows técnicos", "Falha")
+    assert (portuguese["workflow.title"], portuguese["workflow_flag.failed"]) == ("Workflows técnicos", "Falha")
     assert portuguese["job.aborted"] == "Abortado"
 
 

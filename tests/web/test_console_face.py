@@ -132,7 +132,7 @@ def test_assets_are_open_named_by_their_content_and_kept(console: Console, brows
 def test_the_vendored_file_is_the_one_that_is_recorded() -> None:
     recorded = dict(re.findall(r"\| `([^`]+)` \|.*`([0-9a-f]{64})` \|", (STATIC / "VENDORED.md").read_text()))
     assert recorded == {"htmx.min.js": hashlib.sha256((STATIC / "htmx.min.js").read_bytes()).hexdigest()}
-    ours = {"console.css", "console.js", "mark.svg", "VENDORED.md"}
+    ours = {"console.css", "production.css", "console.js", "mark.svg", "VENDORED.md"}
     assert {file.name for file in STATIC.iterdir()} == ours | recorded.keys()
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 
 from midsource.marketing import pointers
 from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS, parse_duration, show_bounds
-from midsource.marketing.standing import OPTION_OF, Gap
+from midsource.marketing.standing import OPTION_OF, WORKFLOW_OF, Gap
 from midsource.marketing.standing import gap as gap_to
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.model.options import MARKETING_OPTIONS, Option
@@ -24,7 +24,6 @@ from midsource.policy.retry import MAX_RETRIES
 from midsource.store.database import Connection, scalar
 
 _NUMBER = re.compile(r"^[0-9]{1,9}$")
-_WORKFLOW_OF = {"deliveries": "defaultMidSourcingDlv", "logs": "defaultMidSourcingLog"}
 BOUNDS = {
     "NmsMidSourcing_PrepareFlow": (1, 8),
     "NmsBroadcast_MidAnalyzeBatchSize": (50, 5_000),
@@ -171,7 +170,7 @@ def _set_pointer(conn: Connection, stream: str, account: str, value: str, *, by:
         line = f"{line}: {gap}"
     pointers.move(conn, account, stream, moment)
     conn.execute("update option set modified_by = %s where name = %s", (by, lane.option))
-    return _audited(conn, _WORKFLOW_OF[stream], line)
+    return _audited(conn, WORKFLOW_OF[stream], line)
 
 
 def _audited(conn: Connection, workflow: str, line: str) -> str:

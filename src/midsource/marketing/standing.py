@@ -9,6 +9,8 @@ from midsource.model.options import LAST_BROAD_LOG, LAST_DELIVERY
 from midsource.store.database import Connection
 
 OPTION_OF = {"deliveries": LAST_DELIVERY, "logs": LAST_BROAD_LOG}
+WORKFLOW_OF = {"deliveries": "defaultMidSourcingDlv", "logs": "defaultMidSourcingLog"}
+"""The technical workflow that moves the pointers of a stream."""
 MAX_POSITIONS = 1_000
 """Two streams of five hundred accounts: more than any instance has."""
 

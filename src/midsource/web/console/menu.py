@@ -31,6 +31,10 @@ MENU: Sequence[tuple[str, Sequence[Entry]]] = (
         ),
     ),
     (
+        "production",
+        (Entry("workflows", "/workflows", BOTH),),
+    ),
+    (
         "administration",
         (Entry("sandbox", "/sandbox", MARKETING),),
     ),

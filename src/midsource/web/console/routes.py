@@ -16,10 +16,10 @@ from midsource.config import Config, InstanceConfig, Role
 from midsource.model.clock import Clock
 from midsource.store.database import Database
 from midsource.web.console.frame import Frame
-from midsource.web.console.pages import delivery, status
+from midsource.web.console.pages import delivery, status, workflows
 
 PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
-    "marketing": (status.routes, delivery.routes),
+    "marketing": (status.routes, delivery.routes, workflows.routes),
     "mid": (),
 }
 """The families of pages of each role."""

@@ -9,15 +9,15 @@ from datetime import datetime
 from psycopg import sql
 from psycopg.rows import class_row
 
-from midsource.engine import admin
-from midsource.engine.admin import WorkflowRow
 from midsource.marketing import accounts
 from midsource.marketing.accounts import ExternalAccount
 from midsource.model.delivery import DeliveryState
 from midsource.store import processes
 from midsource.store.database import Connection
 from midsource.store.processes import ProcessRow
+from midsource.web.console.pages import workflow_view
 from midsource.web.console.pages.figures import Figures, figures_of
+from midsource.web.console.pages.workflow_view import Line
 
 LATEST = 5
 PAGE_ROWS = 25
@@ -70,7 +70,7 @@ class Overview:
     """What the status page shows of the database."""
 
     processes: Sequence[ProcessRow]
-    workflows: Sequence[WorkflowRow]
+    workflows: Sequence[Line]
     accounts: Sequence[ExternalAccount]
     deliveries: Sequence[DeliveryLine]
 
@@ -91,10 +91,13 @@ class DeliveryPage:
 _COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(DeliveryLine))
 
 
-def overview(conn: Connection) -> Overview:
+def overview(conn: Connection, now: datetime) -> Overview:
     """Read the state of this instance."""
     return Overview(
-        processes.listing(conn), admin.listing(conn), accounts.list_accounts(conn), page(conn, None, LATEST).deliveries
+        processes.listing(conn),
+        workflow_view.board(conn, "marketing", now).lines,
+        accounts.list_accounts(conn),
+        page(conn, None, LATEST).deliveries,
     )
 
 

@@ -6,6 +6,8 @@ GET /sandbox   what the sandbox holds
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -21,7 +23,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
     inbox = Inbox(frame.config.home)
 
     async def status(request: Request) -> Response:
-        found = await frame.reader.read(overview.overview)
+        found = await frame.reader.read(partial(overview.overview, now=frame.clock.now()))
         held = await inbox.look(messages=False)
         return frame.page(request, "status.html", "status", found=found, held=held, live=True)
 

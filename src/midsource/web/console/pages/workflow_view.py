@@ -1,0 +1,117 @@
+"""What the pages of technical workflows show, read in one snapshot: bounded by runs and lines of one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from midsource.config import Role
+from midsource.engine import admin, watch
+from midsource.engine.admin import JournalLine, RunRow
+from midsource.engine.watch import RUNS_SHOWN, Flag, Summary
+from midsource.marketing import standing
+from midsource.marketing.standing import Position
+from midsource.model.workflow import WorkflowEvent, WorkflowState, next_state
+from midsource.store import processes
+from midsource.store.database import Connection
+from midsource.web.console.pages.spark import Spark, spark
+
+PAGE_RUNS = 20
+PAGE_LINES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One workflow as the list shows it."""
+
+    summary: Summary
+    positions: Sequence[Position]
+    spark: Spark | None
+
+    @property
+    def flag(self) -> Flag:
+        """What is wrong with it."""
+        return self.summary.flag
+
+    @property
+    def cause(self) -> str:
+        """The first line of its last error."""
+        return (self.summary.row.last_error.splitlines() or [""])[0]
+
+    @property
+    def farthest(self) -> Position | None:
+        """The pointer that is farthest behind."""
+        return min(self.positions, key=lambda position: position.reached_at, default=None)
+
+    def takes(self, verb: str) -> bool:
+        """Tell whether an order applies in its present state; the order itself checks again."""
+        state = self.summary.row.state
+        on_schedule = state in (WorkflowState.STARTED, WorkflowState.RUNNING)
+        match verb:
+            case "run":
+                return on_schedule
+            case "start":
+                return not on_schedule and next_state(state, WorkflowEvent.START) is not None
+            case "restart":
+                return True
+            case _:
+                return state is not WorkflowState.FINISHED and next_state(state, WorkflowEvent(verb)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Every workflow, worst first."""
+
+    lines: Sequence[Line]
+    has_worker: bool
+
+    def count(self, flag: str) -> int:
+        """Return how many have that flag."""
+        return sum(line.flag.value == flag for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One workflow: some of its runs and of its journal, newest first. ``older…`` None: there are none older."""
+
+    line: Line
+    has_worker: bool
+    runs: Sequence[RunRow]
+    older_run: int | None
+    journal: Sequence[JournalLine]
+    older_line: int | None
+
+
+def board(conn: Connection, role: Role, now: datetime) -> Board:
+    """Read all of them."""
+    stand = _positions(conn, role)
+    return Board([_line(found, stand) for found in watch.summaries(conn, now)], processes.any_alive(conn, "worker"))
+
+
+def story(
+    conn: Connection, role: Role, name: str, now: datetime, before_run: int | None, before_line: int | None
+) -> Story:
+    """Read one. Raises NotFound naming those there are."""
+    row = admin.get(conn, name)
+    latest = admin.runs(conn, name, RUNS_SHOWN + 1)
+    runs = admin.runs(conn, name, PAGE_RUNS + 1, before_run)
+    lines = admin.journal_page(conn, name, PAGE_LINES + 1, before_line)
+    return Story(
+        _line(watch.summary(row, latest, now), _positions(conn, role)),
+        processes.any_alive(conn, "worker"),
+        runs[:PAGE_RUNS],
+        runs[PAGE_RUNS - 1].id if len(runs) > PAGE_RUNS else None,
+        lines[:PAGE_LINES],
+        lines[PAGE_LINES - 1].id if len(lines) > PAGE_LINES else None,
+    )
+
+
+def _line(summary: Summary, stand: Sequence[Position]) -> Line:
+    name = summary.row.name
+    positions = [position for position in stand if standing.WORKFLOW_OF[position.stream] == name]
+    return Line(summary, positions, spark(summary.ended, RUNS_SHOWN))
+
+
+def _positions(conn: Connection, role: Role) -> Sequence[Position]:
+    return standing.positions(conn) if role == "marketing" else ()
