@@ -45,6 +45,7 @@ def upgrade(database: Database, role: str) -> None:
             connection.commit()
             try:
                 _refuse_newer(connection, script, database.name)
+                connection.commit()  # a revision that builds an index concurrently must find no transaction begun
                 script.attributes["connection"] = connection
                 _with_lock_retries(connection, script)
             finally:
