@@ -138,7 +138,8 @@ class SliceRunner:
 
     def _say(self, held: Held, level: str, line: str) -> None:
         level = level if level in ("info", "warning", "error") else "info"
-        getattr(log, level)("journal", action="journal", work=held.id, name=held.name, line=line)
+        about = {"run": int(held.id)} if held.table == "workflow_run" else {"job": held.id, "delivery": held.subject}
+        getattr(log, level)("journal", action="journal", **about, name=held.name, line=line)
         try:
             with self._database.connection() as conn:
                 journal = held.name if held.table == "workflow_run" else f"job:{held.id}"

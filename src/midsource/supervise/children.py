@@ -7,6 +7,7 @@ its output on to a bounded log, notices its end, kills what the process left beh
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -104,7 +105,7 @@ class Child:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.gone.wait()
         except TimeoutError:
-            self._tell(f"did not end within {STOP_SECONDS:.0f} s of SIGTERM and is killed")
+            self._tell(f"did not end within {STOP_SECONDS:.0f} s of SIGTERM and is killed", "warning")
             self.kill()
             await self.gone.wait()
 
@@ -162,7 +163,7 @@ class Child:
         else:
             self._restarts = self._restarts.after(self._ended - self._began)
         again = "" if self._asked else f"; next start in {self._restarts.delay_seconds():.0f} s"
-        self._tell(f"{how}{again}")
+        self._tell(f"{how}{again}", "info" if self._asked else "warning")
         self.started.clear()
         self.gone.set()
         self.wake.set()
@@ -188,11 +189,19 @@ class Child:
             except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
                 return
 
-    def _tell(self, sentence: str) -> None:
-        if self._log is not None:
-            self._log.write(
-                f"{self._clock.now():%Y-%m-%dT%H:%M:%SZ} supervisor: {self.spec.name} {sentence}\n".encode()
-            )
+    def _tell(self, sentence: str, level: str = "info") -> None:
+        """Write a line of the supervisor's own between those of the child, in their form."""
+        if self._log is None:
+            return
+        line = {
+            "event": "supervised",
+            "action": "supervise",
+            "process": self.spec.name,
+            "line": sentence,
+            "level": level,
+            "timestamp": f"{self._clock.now():%Y-%m-%dT%H:%M:%S.%fZ}",
+        }
+        self._log.write(json.dumps(line).encode() + b"\n")
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

@@ -110,7 +110,7 @@ class Link:
         answer = await self._in_thread(
             partial(deliveries.put_delivery, self._database, _account(request).id, spec, self._clock.now())
         )
-        log.info("delivery_received", action="delivery_received", delivery=spec.id, created=answer.created)
+        _told(request, "delivery_received", delivery=spec.id, created=answer.created)
         return _json(answer, 201 if answer.created else 200)
 
     async def put_part(self, request: Request) -> Response:
@@ -130,9 +130,9 @@ class Link:
             return reception.put_part(self._database, account_id, number, part, raw, content_hash, now)
 
         answer = await to_thread.run_sync(receive, limiter=self._part_threads)
-        log.info(
+        _told(
+            request,
             "part_received",
-            action="part_received",
             delivery=number,
             part=part,
             accepted=answer.accepted,
@@ -153,7 +153,7 @@ class Link:
         answer = await self._in_thread(
             partial(reception.finalise, self._database, _account(request).id, number, claim, self._clock.now())
         )
-        log.info("finalised", action="finalised", delivery=number, agreed=answer.agreed, messages=answer.messages)
+        _told(request, "finalised", delivery=number, agreed=answer.agreed, messages=answer.messages)
         return _json(answer)
 
     async def command(self, request: Request) -> Response:
@@ -163,7 +163,7 @@ class Link:
         answer = await self._in_thread(
             partial(orders.command, self._database, _account(request).id, number, verb, self._clock.now())
         )
-        log.info("ordered", action="ordered", delivery=number, verb=verb, state=answer.state)
+        _told(request, "ordered", delivery=number, verb=verb, state=answer.state)
         return _json(answer)
 
     async def read_feed(self, request: Request) -> Response:
@@ -220,6 +220,11 @@ def _json(value: msgspec.Struct, status: int = 200) -> Response:
 
 def _account(request: Request) -> Account:
     return cast("Account", request.state.account)
+
+
+def _told(request: Request, action: str, **about: Any) -> None:
+    """Log what an account did, by ids."""
+    log.info(action, action=action, account=_account(request).name, **about)
 
 
 def _delivery_id(request: Request) -> int:

@@ -99,12 +99,17 @@ def on_expected(request: Request, exc: Exception) -> Response:
     log.warning(
         "refused",
         action="refused",
-        method=request.method,
-        path=request.url.path,
+        **about(request),
         status=response.status_code,
         cause=str(exc),
     )
     return response
+
+
+def about(request: Request) -> dict[str, str]:
+    """Return what a log line says of a request: its route and the numbers in its path, never the path itself, which may name a person."""
+    numbers = {name: str(value) for name, value in request.path_params.items() if str(value).isdecimal()}
+    return {"method": request.method, "route": getattr(request.scope.get("route"), "path", "none"), **numbers}
 
 
 def on_http(_request: Request, exc: Exception) -> Response:
@@ -125,5 +130,5 @@ def on_disconnect(_request: Request, _exc: Exception) -> Response:
 
 def on_bug(request: Request, exc: Exception) -> Response:
     """Answer an error of ours; the traceback goes to the log only."""
-    log.error("bug", action="bug", method=request.method, path=request.url.path, exc_info=exc)
+    log.error("bug", action="bug", **about(request), exc_info=exc)
     return problem(500, Problem(code="MS-900", cause="an error of midsource", remedy="see the log of the web process"))
