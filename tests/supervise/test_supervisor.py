@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import json
-import json, sys
 import os
-import os
-import pytest
 import re
 import signal
-import signal, time
 import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from midsource.model.errors import Conflict, NotFound, Unhealthy, UserError
+from midsource.supervise.children import ProcessSpec
+from midsource.supervise.control import ControlClient, address_file
+from midsource.supervise.processes import Supervisor
+
+Until = Callable[..., None]
+Alive = Callable[[int], bool]
+Row = dict[str, object]
+
+SUPERVISOR = """
+import json, sys
+from pathlib import Path
+from midsource.supervise.children import ProcessSpec
+from midsource.supervise.processes import Supervisor
+home, specs = Path(sys.argv[1]), json.loads(sys.argv[2])
+Supervisor(home, [ProcessSpec(name, tuple(argv), home / "log" / f"{name}.log", {"PATH": "/bin:/usr/bin", **env})
+                  for name, argv, env in specs], report=lambda line: print(line, flush=True)).run()
+"""
+WATCH = """
+import os
+from midsource.model.errors import Failed
+def watch():
+    raise Failed("the database is gone", "look")
+"""
+STAYS = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"]
+DEAF_PROGRAM = """
+import signal, time
 signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True))
 print('here', flush=True)
 while True:
