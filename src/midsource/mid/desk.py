@@ -160,7 +160,7 @@ class Desk:
         """Return the next message for ``dest`` whose lease lasts, None when there is none now."""
         if self.stopping or self.journal.trouble:
             return None
-        limit, now = self._clock.boot_seconds() + LEASE_MARGIN_SECONDS, self._clock.now()
+        limit = self._clock.boot_seconds() + LEASE_MARGIN_SECONDS
         taken = None
         while taken is None and dest.ready:
             transaction, item = self._shelf.take(dest)
@@ -168,7 +168,9 @@ class Desk:
             if held.ends <= limit:
                 self._shelf.forget(transaction.token)
                 held.parked.append(item.message)
-            elif until is not None and until <= now:  # it may have waited here for hours, behind a slow server
+            elif until is not None and until <= (
+                now := self._clock.now()
+            ):  # it may have waited here for hours, behind a slow server
                 self._shelf.forget(transaction.token)
                 self._conclude(held, verdicts.expired(held.lease, item.message, now))
             else:

@@ -91,8 +91,7 @@ class Tokens:
     def unsubscribe(self, account_id: int, delivery_id: int, id_: int) -> str:
         """Return the token in this message's unsubscribe link: 48 URL-safe characters."""
         identity = _IDENTITY.pack(account_id, delivery_id, id_)
-        mac = hmac.digest(self.unsubscribe_key, identity, "sha256")[:MAC_BYTES]
-        return base64.urlsafe_b64encode(identity + mac).decode()
+        return base64.urlsafe_b64encode(identity + _mac(self.unsubscribe_key, identity)).decode()
 
     def read_unsubscribe(self, token: str) -> tuple[int, int, int] | None:
         """Return (account, delivery, id) of a token of ours, None for anything else."""
@@ -106,8 +105,13 @@ class Tokens:
 
     def message_id(self, account_id: int, delivery_id: int, id_: int, domain: str) -> str:
         """Return the Message-ID of this message, angle brackets included."""
-        mac = hmac.digest(self.message_id_key, _IDENTITY.pack(account_id, delivery_id, id_), "sha256")
-        return f"<{mac[:MAC_BYTES].hex()}@{domain}>"
+        mac = _mac(self.message_id_key, _IDENTITY.pack(account_id, delivery_id, id_))
+        return f"<{mac.hex()}@{domain}>"
+
+
+def _mac(key: bytes, identity: bytes) -> bytes:
+    """Return keyed BLAKE2b (RFC 7693): unlike HMAC in OpenSSL it keeps the interpreter for the microsecond it takes."""
+    return hashlib.blake2b(identity, key=key, digest_size=MAC_BYTES).digest()
 
 
 @dataclass(frozen=True, slots=True)

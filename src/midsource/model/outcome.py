@@ -54,7 +54,7 @@ class Reply:
 
     def __str__(self) -> str:
         """Return the reply as an operator knows it, on one line, bounded."""
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)[:MAX_REPLY_TEXT]
+        return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))[:MAX_REPLY_TEXT]
 
 
 @dataclass(frozen=True, slots=True)

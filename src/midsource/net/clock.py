@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class SystemClock:
     """Wall time in UTC, and seconds since boot (CLOCK_BOOTTIME where the system has it: it counts suspended time)."""
@@ -15,4 +17,4 @@ class SystemClock:
 
     def boot_seconds(self) -> float:
         """Return seconds since boot."""
-        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        return time.clock_gettime(_BOOT)

@@ -210,7 +210,7 @@ class _Link(asyncio.Protocol):
             self._fail(error)
         finally:
             self._pumping = False
-        if not self._over:
+        if not self._over and not self._noting:
             self._arm()
 
     @property
@@ -339,7 +339,7 @@ class _Link(asyncio.Protocol):
 
     def _ring(self) -> None:
         self._timer = None
-        if self._over:
+        if self._over or self._noting:  # what is being noted is ours to do, and sets the timer when it goes on
             return
         if self._loop.time() < self._deadline - 0.001:  # the clock of timers is coarser than the one we read
             self._set_timer()

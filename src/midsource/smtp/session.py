@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 from midsource.model.outcome import Attempt, Lost, Reply, Stage
 from midsource.smtp import commands
@@ -50,7 +51,8 @@ CHUNK_BYTES = 65536
 """A larger body leaves in several sends, so that its final dot is written only after the rest has left this process."""
 
 _READY, _START_TLS = Ready(), StartTls()
-_NEED = {stage: NeedData(stage) for stage in (None, *Stage)}
+_NEED = {step: NeedData(stage) for step, stage in STAGE.items()}
+_NEED_NOTHING, _NEED_HANDSHAKE = NeedData(None), NeedData(Stage.TLS)
 _NO_EXTENSIONS = Capabilities()
 
 
@@ -230,7 +232,9 @@ class ClientSession:
         if not self._offered and self.wants_work:
             self._offered = True
             return _READY
-        return _NEED[self.awaits]
+        if self._shaking_hands:
+            return _NEED_HANDSHAKE
+        return _NEED[self._awaited[0][0]] if self._awaited else _NEED_NOTHING
 
     # -- what the server says
 
@@ -243,7 +247,7 @@ class ClientSession:
         step, slot = self._awaited.popleft()
         if self._trace:
             self._events.append(Replied(STAGE[step], reply))
-        _PERFORM[TABLE[step][kind_of(reply)]](self, step, slot, reply)
+        _PERFORM[step][kind_of(reply)](self, step, slot, reply)
         if self._quitting and self._open:
             self.quit()
 
@@ -350,7 +354,7 @@ class ClientSession:
     def _begin(self, slot: _Slot) -> bytes:
         """Make the message the current one and return its first bytes."""
         self._current = slot
-        slot.behind = any(step is Step.BODY for step, _ in self._awaited)
+        slot.behind = bool(self._awaited) and self._awaited[0][0] is Step.BODY
         reset, self._needs_reset = self._needs_reset, False
         if reset:
             self._awaited.append((Step.RSET, None))
@@ -412,7 +416,8 @@ class ClientSession:
         self._closed = Closed(stage, answer)
 
 
-_PERFORM: Mapping[Action, Callable[[ClientSession, Step, _Slot | None, Reply], None]] = MappingProxyType(
+_Performer: TypeAlias = Callable[[ClientSession, Step, _Slot | None, Reply], None]
+_PERFORMERS: Mapping[Action, _Performer] = MappingProxyType(
     {
         Action.GREET: ClientSession._greet,
         Action.LEARN: ClientSession._learn,
@@ -430,3 +435,6 @@ _PERFORM: Mapping[Action, Callable[[ClientSession, Step, _Slot | None, Reply], N
         Action.END: ClientSession._end_by_reply,
     }
 )
+_PERFORM: Mapping[Step, Mapping[Kind, _Performer]] = {
+    step: {kind: _PERFORMERS[action] for kind, action in row.items()} for step, row in TABLE.items()
+}
