@@ -249,15 +249,23 @@ def test_delivery_says_where_messages_wait_why_and_how_long(
             (prepared,),
         )
         conn.execute("update delivery set ordered = 'pause', ordered_at = now() where id = %s", (prepared,))
+        conn.execute(
+            'update delivery set figures = \'{"sent": 1, "pending": 30, "deferred": 1}\', figures_at = %s where id = %s',
+            (clock.now(), prepared),
+        )
+        conn.execute("insert into delivery_sample values (%s, %s, 0)", (prepared, clock.now() - timedelta(seconds=10)))
         told = explain.explain_delivery(conn, prepared, clock.now())
     text = "\n".join(told.lines)
     assert "is start pending (51)" in text
     assert "5 people targeted, 3 excluded (" in text
-    assert "y.example: 1 deferred (421 4.7.0 slow down)." in text
-    assert "The order to pause is not confirmed by mid1" in text
+    assert "y.example: 1 deferred (421 4.7.0 slow down), tried again from 2026-03-01 13:00:00 UTC." in text
+    assert "The order to pause of " in text
+    assert told.facts["waits_for"] == ["order_unconfirmed"]
     assert "HTTP 408, attempt 1" in text
-    assert (told.facts["rate_per_second"], told.facts["eta_seconds"]) == (0.1, 10.0)
-    assert "done in about 10s" in text
+    assert (told.facts["rate_per_second"], told.facts["eta_seconds"]) == (0.1, 300.0)
+    assert (
+        "0.1 messages a second over the last minute; every message has been tried in about 5min, and 1 deferred" in text
+    )
 
 
 def test_erasing_keeps_the_row_and_takes_the_name(ready_db: Database, prepared: int) -> None:

@@ -12,20 +12,21 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from midsource.marketing import deliveries, recipients
+from midsource.marketing import deliveries, recipients, samples, waiting
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.delivery_log import COLUMNS, LogEntry
 from midsource.marketing.targeting import switched_off
+from midsource.model.address import AddressProblem, EmailAddress
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import NotFound
 from midsource.model.message import MessageState, Reason
+from midsource.policy import pace
 from midsource.policy.checks import spoken
 from midsource.policy.exclusion import ORDER, Switch
 from midsource.store.database import Connection, scalar
 
-SHOWN_DOMAINS = 15
 SHOWN_EVENTS = 5
-WAITING = (MessageState.PENDING, MessageState.DEFERRED, MessageState.UNCERTAIN)
+KNOWN = frozenset(int(reason) for reason in Reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,39 @@ def _people(conn: Connection, email: str) -> list[int]:
 
 
 def _log_rows(conn: Connection, delivery_id: int, people: list[int], email: str) -> list[LogEntry]:
-    """Return the rows of these people, and of whoever had this address when the delivery was prepared."""
+    """Return the rows of these people or, where they have none, of whoever had this address when it was prepared.
+
+    The second reads the whole log of the delivery (half a second for a million rows), and only if anybody of that domain
+    is in it.
+    """
+    theirs = _rows(conn, "recipient_id = any(%(people)s)", {"delivery": delivery_id, "people": people})
+    if theirs:
+        return theirs
+    address = email.strip()
+    domain = address.rpartition("@")[2].lower()
+    is_there = scalar(
+        conn,
+        "select exists (select from broad_log_total where delivery_id = %s and domain = any(%s))",
+        (delivery_id, [domain, _domain_key(address), ""]),
+    )
+    return (
+        _rows(conn, "lower(email) = lower(%(email)s)", {"delivery": delivery_id, "email": address}) if is_there else []
+    )
+
+
+def _rows(conn: Connection, condition: str, params: dict[str, Any]) -> list[LogEntry]:
     with conn.cursor(row_factory=class_row(LogEntry)) as cursor:
         return cursor.execute(
-            f"select {COLUMNS} from broad_log where delivery_id = %s "  # noqa: S608 - constant
-            "and (recipient_id = any(%s) or lower(email) = lower(%s)) order by id limit %s",
-            (delivery_id, people, email.strip(), recipients.SAME_ADDRESS),
+            f"select {COLUMNS} from broad_log where delivery_id = %(delivery)s and {condition} order by id limit %(limit)s",  # noqa: S608 - constants
+            {**params, "limit": recipients.SAME_ADDRESS},
         ).fetchall()
+
+
+def _domain_key(address: str) -> str:
+    try:
+        return EmailAddress.parse(address).domain
+    except AddressProblem:
+        return ""
 
 
 def _address_then(row: LogEntry, email: str, *, is_theirs: bool) -> list[str]:
@@ -94,27 +121,46 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
     """Tell where the messages of a delivery are, why they wait, at what rate they go, and when they will be gone."""
     delivery = deliveries.get(conn, delivery_id)
     counts = _counts(conn, delivery_id)
-    waiting = _waiting_by_domain(conn, delivery_id)
     state = DeliveryState(delivery.state)
+    whole, groups = waiting.causes(conn, delivery), waiting.groups(conn, delivery)
+    told = pace.forecast(samples.standing(conn, delivery), now)
     lines = [f"Delivery {delivery_id} {delivery.label!r} is {state.label} ({int(state)})."]
     if delivery.error:
         lines.append(f"It failed: {delivery.error}")
     if delivery.targeted is not None:
         lines.append(f"{delivery.targeted} people targeted, {delivery.excluded} excluded{_reasons(conn, delivery_id)}.")
+    lines += [waiting.said(wait) for wait in whole]
     lines += _link(conn, delivery)
     if counts:
         lines.append("Messages: " + ", ".join(f"{n} {MessageState(s).label}" for s, n in counts.items()) + ".")
-    lines += [f"{domain}: {n} {MessageState(s).label}{f' ({why})' if why else ''}." for domain, s, n, why in waiting]
-    rate, eta = _pace(delivery, counts, now)
-    if rate is not None and eta is not None:
-        lines.append(f"About {rate:.0f} messages a second; done in about {spoken(eta)}.")
+    lines += [_group(group) for group in groups]
+    if delivery.figures_at is not None and not state.is_final:
+        lines.append(f"Figures as of {delivery.figures_at:%Y-%m-%d %H:%M:%S} UTC.")
+    lines += [line for line in (pace.sentence(told),) if line]
     facts = {
         "delivery": delivery_id, "state": state.label, "error": delivery.error,
         "messages": {MessageState(s).label: n for s, n in counts.items()},
-        "waiting": [{"domain": d, "state": MessageState(s).label, "n": n, "why": why} for d, s, n, why in waiting],
-        "rate_per_second": rate, "eta_seconds": eta, "unconfirmed_order": delivery.ordered if delivery.is_unconfirmed else None,
+        "waits_for": [wait.cause.value for wait in whole],
+        "waiting": [
+            {"domain": group.domain, "state": group.state.label, "reason": _reason(group.reason), "n": group.n,
+             "why": group.reply, "next_at": None if group.next_at is None else group.next_at.isoformat()}
+            for group in groups
+        ],
+        "outlook": told.outlook.value, "rate_per_second": told.rate, "eta_seconds": told.seconds,
+        "unconfirmed_order": delivery.ordered if delivery.is_unconfirmed else None,
     }  # fmt: skip
     return Story(tuple(lines), facts)
+
+
+def _group(group: waiting.Group) -> str:
+    reason = f", {_reason(group.reason)}" if group.reason else ""
+    reply = f" ({group.reply})" if group.reply else ""
+    again = "" if group.next_at is None else f", tried again from {group.next_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{group.domain}: {group.n} {group.state.label}{reason}{reply}{again}."
+
+
+def _reason(number: int) -> str:
+    return Reason(number).label if number in KNOWN else str(number)
 
 
 def _fate(conn: Connection, delivery: Delivery, row: LogEntry) -> list[str]:
@@ -203,19 +249,8 @@ def _target_of(delivery: Delivery) -> str:
 
 
 def _link(conn: Connection, delivery: Delivery) -> list[str]:
-    """Tell what waits on this side of the link, the order under way, and the last failures."""
-    row = conn.execute(
-        "select count(*), count(*) filter (where state = 'acknowledged'), max(attempts) from upload_part "
-        "where delivery_id = %s and state <> 'split'",
-        (delivery.id,),
-    ).fetchone()
+    """Tell the problem of the link, and the last failures about this delivery."""
     lines = []
-    if row is not None and row[0] > row[1]:
-        lines.append(f"{row[0] - row[1]} of {row[0]} parts are not yet taken by {delivery.account}.")
-    if delivery.is_unconfirmed:
-        lines.append(
-            f"The order to {delivery.ordered} is not confirmed by {delivery.account}: the link is tried again."
-        )
     problem = scalar(conn, "select last_problem from external_account where name = %s", (delivery.account,))
     if problem:
         lines.append(f"The link to {delivery.account} fails: {problem}")
@@ -240,31 +275,3 @@ def _reasons(conn: Connection, delivery_id: int) -> str:
         (delivery_id, int(MessageState.IGNORED)),
     ).fetchall()
     return " (" + ", ".join(f"{n} {Reason(reason).label}" for reason, n in rows) + ")" if rows else ""
-
-
-def _waiting_by_domain(conn: Connection, delivery_id: int) -> list[tuple[str, int, int, str]]:
-    """Return (domain, state, messages, what the domain last answered one of them), the largest first."""
-    rows = conn.execute(
-        """
-        select t.domain, t.state, t.n, coalesce((
-            select l.reply from broad_log l
-            where l.delivery_id = %(delivery)s and l.domain = t.domain and l.state = t.state and l.reply <> '' limit 1), '')
-        from (select domain, state, sum(n)::bigint as n from broad_log_total
-              where delivery_id = %(delivery)s and state = any(%(waiting)s)
-              group by domain, state having sum(n) > 0 order by 3 desc, domain, state limit %(limit)s) t
-        """,
-        {"delivery": delivery_id, "waiting": [int(state) for state in WAITING], "limit": SHOWN_DOMAINS},
-    ).fetchall()
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
-
-
-def _pace(delivery: Delivery, counts: dict[int, int], now: datetime) -> tuple[float | None, float | None]:
-    """Return (messages a second since the start, seconds until none waits), where both can be said."""
-    if delivery.started_at is None or delivery.finished_at is not None:
-        return None, None
-    done = sum(n for s, n in counts.items() if MessageState(s).is_final and s != MessageState.IGNORED)
-    seconds = ((delivery.figures_at or now) - delivery.started_at).total_seconds()
-    if done == 0 or seconds <= 0:
-        return None, None
-    rate = done / seconds
-    return rate, sum(counts.get(s, 0) for s in WAITING) / rate

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from midsource.engine.work import Context
-from midsource.marketing import accounts, link_journal, pages, pointers
+from midsource.marketing import accounts, link_journal, pages, pointers, samples
 from midsource.marketing.link_journal import Method
 from midsource.marketing.pointers import Lane, Lanes, MovedByHand
 from midsource.model.delivery import DeliveryState
@@ -220,7 +220,10 @@ class FeedReader:
     def _write(self, conn: Connection, page: LogPage | DeliveryPage) -> pages.Written:
         if self._stream == "logs":
             return pages.take_logs(conn, self._account, cast("list[LogRow]", page.rows))
-        return pages.take_deliveries(conn, self._account, cast("list[DeliveryRow]", page.rows), page.head.now)
+        rows = cast("list[DeliveryRow]", page.rows)
+        written = pages.take_deliveries(conn, self._account, rows, page.head.now)
+        samples.keep(conn, self._account, [row.id for row in rows])
+        return written
 
     def _shrink(self, lane: Lane, exc: LinkFailure | StatementTimeout) -> None:
         """Halve the window after a failed page and remember it; raise where smaller pages do not help."""
