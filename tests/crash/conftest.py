@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,3 +29,11 @@ def field(tmp_path: Path, mid_template: str, make_database: Callable[..., str]) 
     made = Field(tmp_path, make_database(mid_template), lease_seconds=6.0, stalled_seconds=2.0, lost_seconds=3.0)
     with made:
         yield made
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Chance with a seed that a failed test shows."""
+    seed = random.SystemRandom().randrange(1_000_000)
+    sys.stdout.write(f"seed {seed}\n")
+    return random.Random(seed)
