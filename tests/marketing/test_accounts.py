@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from midsource.marketing import accounts
+from midsource.marketing import accounts, link_test
 from midsource.model.errors import NotFound, UserError
 from midsource.store.database import Database, scalar
 from midsource.testing.clock import ManualClock
@@ -65,11 +65,11 @@ def test_an_unknown_account_names_those_that_exist(marketing_db: Database, clock
 
 
 def test_a_probe_of_a_mid_that_is_well_finds_nothing(halves: LinkedHalves) -> None:
-    found = accounts.probe(halves.marketing, halves.home, accounts.DEFAULT_NAME, halves.clock)
+    found = link_test.run(halves.marketing, halves.home, accounts.DEFAULT_NAME, halves.clock)
     assert [problem[:48] for problem in found.problems] == ["The mid takes deliveries but does not send: disp"]
     with halves.mid.connection() as conn:
         conn.execute("insert into process (name, kind, host, pid, executor) values ('mta@mid', 'mta', 'here', 1, 'x')")
-    found = accounts.probe(halves.marketing, halves.home, accounts.DEFAULT_NAME, halves.clock)
+    found = link_test.run(halves.marketing, halves.home, accounts.DEFAULT_NAME, halves.clock)
     assert found.problems == ()
     assert found.hello is not None
     with halves.marketing.connection() as conn:
@@ -89,12 +89,12 @@ def test_a_probe_of_a_mid_that_is_well_finds_nothing(halves: LinkedHalves) -> No
 def test_a_probe_says_what_is_wrong_instead_of_failing(halves: LinkedHalves, answer: Answer, words: str) -> None:
     with FaultProxy(1, lambda _seen: answer) as proxy:
         halves.link_to(proxy.url)
-        found = accounts.probe(halves.marketing, halves.home, accounts.DEFAULT_NAME, halves.clock)
+        found = link_test.run(halves.marketing, halves.home, accounts.DEFAULT_NAME, halves.clock)
     assert words in found.problems[0]
     with halves.marketing.connection() as conn:
         assert words in accounts.get(conn, accounts.DEFAULT_NAME).last_problem
 
 
 def test_a_probe_sees_that_clocks_are_apart(halves: LinkedHalves) -> None:
-    found = accounts.probe(halves.marketing, halves.home, accounts.DEFAULT_NAME, ManualClock())
+    found = link_test.run(halves.marketing, halves.home, accounts.DEFAULT_NAME, ManualClock())
     assert "clock of the mid is" in found.problems[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Opened, Session
 from midsource.marketing import accounts as external
+from midsource.marketing import link_test
 from midsource.mid import accounts as submitting
 from midsource.model.errors import Failed, UserError
 from midsource.net.clock import SystemClock
@@ -52,14 +54,19 @@ def try_link(
     """Call the mid and say everything that is wrong with the link."""
     session: Session = ctx.obj
     with session.open("marketing") as opened:
-        result = external.probe(opened.database, session.home, name, SystemClock())
+        result = link_test.run(opened.database, session.home, name, SystemClock())
     hello = result.hello
     if json:
         version = hello.version if hello else None
-        say_json(
-            {"ok": not result.problems, "problems": result.problems, "version": version, "skew": result.skew_seconds}
-        )
-    elif hello:
+        steps = [asdict(step) for step in result.steps]
+        found = {"ok": not result.problems, "problems": result.problems, "version": version}
+        say_json({**found, "skew": result.skew_seconds, "steps": steps})
+    else:
+        rows = [
+            (step.name, step.outcome.value, _milliseconds(step), step.problem or step.told) for step in result.steps
+        ]
+        say_table(("step", "outcome", "ms", "found"), rows)
+    if hello and not json:
         say(f"{name}: mid {hello.instance}, version {hello.version}, knows us as {hello.account}")
         say(
             f"transport {hello.transport}, clock {result.skew_seconds:+.1f} s, parts of at most {hello.limits.part_rows} rows"
@@ -91,6 +98,10 @@ def rename(
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         external.rename(conn, name, label)
     say(f"{name} is now labelled {label!r}")
+
+
+def _milliseconds(step: link_test.Step) -> str:
+    return "" if step.outcome is link_test.Outcome.UNTRIED else f"{step.seconds * 1000:.0f}"
 
 
 def _rows(opened: Opened) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

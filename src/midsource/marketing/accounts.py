@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 
 from midsource.marketing import pointers
 from midsource.model.clock import Clock
-from midsource.model.errors import MidsourceError, NotFound, UserError
+from midsource.model.errors import NotFound, UserError
 from midsource.security import keys
 from midsource.store.database import Connection, Database
 from midsource.wire.client import MAX_SKEW_SECONDS, MidClient
-from midsource.wire.schema import Hello
 
+MAX_PROBLEM = 600
+"""Characters of the last problem that are kept: a sentence with its remedy."""
+MAX_LABEL = 100
 DEFAULT_NAME = "defaultEmailMid"
 _NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,62}$")
 _KEY = re.compile(r"^[A-Za-z0-9_-]{1,64}\.[A-Za-z0-9_-]{16,128}$")
@@ -38,18 +40,11 @@ class ExternalAccount:
     generation: uuid.UUID | None
     last_hello_at: datetime | None
     last_problem: str
+    key_id: str = ""
+    created_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tested:
-    """What an account test found: the mid's own words, and every problem with its remedy as a sentence (none: fine)."""
-
-    hello: Hello | None
-    skew_seconds: float
-    problems: tuple[str, ...]
-
-
-_COLUMNS = "name, label, url, active, generation, last_hello_at, last_problem"
+_COLUMNS = "name, label, url, active, generation, last_hello_at, last_problem, key_id, created_at"
 
 
 def add(
@@ -81,9 +76,12 @@ def add(
 
 
 def rename(conn: Connection, name: str, label: str) -> None:
-    """Change the label; the internal name never changes."""
+    """Change the label; the internal name never changes. Raises UserError for one that nobody could read."""
     get(conn, name)
-    conn.execute("update external_account set label = %s where name = %s", (label, name))
+    text = " ".join(label.split())
+    if not text or len(text) > MAX_LABEL:
+        raise UserError("a label has 1 to 100 characters", "write what lists shall show")
+    conn.execute("update external_account set label = %s where name = %s", (text, name))
 
 
 def set_active(conn: Connection, name: str, *, active: bool) -> None:
@@ -133,28 +131,9 @@ def answered(conn: Connection, name: str, generation: str | None = None) -> None
     )
 
 
-def probe(database: Database, home: Path, name: str, clock: Clock) -> Tested:
-    """Call the mid and say everything that is wrong with the link; a failure is an answer here. Raises NotFound."""
-    try:
-        with open_client(database, home, name, clock) as client:
-            hello = client.hello()
-            skew = client.skew_seconds(hello.now)
-    except NotFound:  # nothing was tried: the name is wrong, not the link
-        raise
-    except MidsourceError as exc:
-        with database.transaction() as conn:
-            conn.execute("update external_account set last_problem = %s where name = %s", (str(exc)[:600], name))
-        return Tested(None, 0.0, (str(exc),))
-    problems = []
-    if abs(skew) > MAX_SKEW_SECONDS:
-        problems.append(skew_sentence(skew))
-    if not hello.dispatch:
-        problems.append(
-            "The mid takes deliveries but does not send: dispatch is off there; see its `midsource status`."
-        )
-    with database.transaction() as conn:
-        answered(conn, name, hello.generation)
-    return Tested(hello, skew, tuple(problems))
+def failed(conn: Connection, name: str, sentence: str) -> None:
+    """Record that the link does not work, and why."""
+    conn.execute("update external_account set last_problem = %s where name = %s", (sentence[:MAX_PROBLEM], name))
 
 
 def skew_sentence(skew_seconds: float) -> str:
