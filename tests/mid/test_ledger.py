@@ -60,6 +60,17 @@ def test_one_outcome_moves_its_row_and_only_that(mid_db: MidDatabase) -> None:
     assert_counters_equal_rows(mid_db, delivery)
 
 
+def test_what_nobody_asks_for_is_recorded_without_being_told(mid_db: MidDatabase) -> None:
+    delivery = mid_db.delivery(messages=3)
+    records = [OutcomeRecord(delivery, n, E.ACCEPTED, mid_db.clock.now(), reply="250 ok") for n in (1, 2)]
+    with mid_db.database.transaction() as conn:
+        told = ledger.record_outcomes(conn, mid_db.account_id, records, mid_db.clock.now(), tell=False)
+        assert told.rows == ()
+        assert rows_of(conn, delivery) == {1: (1, 1, 2, "250 ok"), 2: (1, 1, 2, "250 ok"), 3: (6, 0, 1, "")}
+        assert scalar(conn, "select count(*) from outcome") == 2
+    assert_counters_equal_rows(mid_db, delivery)
+
+
 def _reach(state: MessageState) -> list[MessageEvent]:
     return {
         S.PENDING: [],
@@ -261,7 +272,8 @@ def test_a_batch_reads_its_own_messages_and_not_the_whole_delivery(mid_db: MidDa
     """A delivery just received has no statistics; the plan must not depend on them."""
     delivery = mid_db.delivery(messages=100_000)
     records = [OutcomeRecord(delivery, n, E.ACCEPTED, mid_db.clock.now()) for n in range(50_001, 52_001)]
-    params = {"account": mid_db.account_id, "day": mid_db.clock.now().date(), "records": ledger._encode(records)}
+    day = mid_db.clock.now().date()
+    params = {"account": mid_db.account_id, "day": day, "records": ledger._encode(records), "tell": True}
     with mid_db.database.transaction() as conn:
         conn.execute("select ensure_day('outcome', %s)", (params["day"],))
         plan = [line for (line,) in conn.execute(sql.SQL("explain ") + ledger._RECORD, params)]

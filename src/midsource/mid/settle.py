@@ -159,7 +159,9 @@ def _record_all(
     dues: list[Due] = []
     for account_id in sorted({o.account_id for o in outcomes}):
         own = [o for o in outcomes if o.account_id == account_id]
-        result = record_outcomes(conn, account_id, [_record(o, process) for o in own], now)
+        result = record_outcomes(conn, account_id, [_record(o, process) for o in own], now, tell=bool(planned))
+        if not planned:
+            continue
         again = [o for o, row in zip(own, result.rows, strict=True) if id(o) in planned and _due_again(o, row)]
         dues += [Due(o.account_id, o.delivery_id, o.destination, o.again_at, o.id) for o in again if o.again_at]
         resend = [o for o in again if o.event == MessageEvent.LOST]
