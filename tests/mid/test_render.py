@@ -33,7 +33,7 @@ def prepared(*dkim_keys: DkimKey, **changes: str) -> Prepared:
 
 
 def message(id_: int, data: str = '{"name": "Zoé"}') -> Message:
-    return Message(id_, f"p{id_}@a.example", data, 0, None)
+    return Message(id_, f"p{id_}@a.example", data, 0)
 
 
 def rendered(of: Prepared, id_: int = 7) -> Rendered:

@@ -62,7 +62,7 @@ def run(bench: Bench) -> Row:
 def message(number: int) -> Message:
     """Return a ledger row that waits, as dispatch reads it."""
     data = newsletter.person(number)
-    return Message(number + 1, data["email"], msgspec.json.encode(data).decode(), 0, None)
+    return Message(number + 1, data["email"], msgspec.json.encode(data).decode(), 0)
 
 
 def copied_seconds(size: int, count: int) -> float:

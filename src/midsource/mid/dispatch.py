@@ -94,7 +94,6 @@ class Message:
     email: str
     data: str
     attempts: int
-    first_try_at: datetime | None
     reason: int = 0
 
 
@@ -181,7 +180,7 @@ def load(conn: Connection, leases: Iterable[Lease]) -> dict[int, list[Message]]:
     for (account_id, delivery_id), batches in by_delivery.items():
         ids = [id_ for taken in batches for id_ in taken.ids]
         rows = conn.execute(
-            "select id, email, data, attempts, first_try_at, reason from message "
+            "select id, email, data, attempts, reason from message "
             "where account_id = %s and delivery_id = %s and id = any(%s) and state in (6, 61)",
             (account_id, delivery_id, ids),
             binary=True,
