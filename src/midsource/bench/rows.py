@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from midsource.bench import cpu, render, send, send_unsigned
+from midsource.bench import cpu, handover, prepare, render, send, send_unsigned, sync
 from midsource.bench.row import RowModule
 
-ROWS: Sequence[RowModule] = cast("Sequence[RowModule]", (send, send_unsigned, cpu, render))
+ROWS: Sequence[RowModule] = cast("Sequence[RowModule]", (send, send_unsigned, cpu, render, prepare, handover, sync))
 BY_NAME = {module.NAME: module for module in ROWS}
