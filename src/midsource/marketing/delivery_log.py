@@ -13,6 +13,7 @@ from midsource.model.message import MessageState, Reason
 from midsource.store.database import Database
 
 PAGE_ROWS = 2_000
+KNOWN_REASONS = frozenset(int(reason) for reason in Reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,21 @@ COLUMNS = "id, recipient_id, email, domain, state, reason, attempts, revision, e
 
 
 def entries(
-    database: Database, delivery_id: int, *, state: MessageState | None = None, after: int = 0
+    database: Database,
+    delivery_id: int,
+    *,
+    state: MessageState | None = None,
+    reason: int | None = None,
+    after: int = 0,
 ) -> Iterator[LogEntry]:
-    """Yield the rows of a delivery after log id ``after``, of one state if it is given."""
+    """Yield the rows of a delivery after log id ``after``, of one state and reason if they are given."""
     while True:
         with database.connection() as conn, conn.cursor(row_factory=class_row(LogEntry)) as cursor:
             page = cursor.execute(
                 f"select {COLUMNS} from broad_log where delivery_id = %(delivery)s and id > %(after)s "  # noqa: S608 - constant
-                "and (%(state)s::smallint is null or state = %(state)s) order by id limit %(limit)s",
-                {"delivery": delivery_id, "after": after, "state": state, "limit": PAGE_ROWS},
+                "and (%(state)s::smallint is null or state = %(state)s) "
+                "and (%(reason)s::smallint is null or reason = %(reason)s) order by id limit %(limit)s",
+                {"delivery": delivery_id, "after": after, "state": state, "reason": reason, "limit": PAGE_ROWS},
             ).fetchall()
         yield from page
         if len(page) < PAGE_ROWS:
@@ -60,10 +67,15 @@ def as_dict(entry: LogEntry) -> dict[str, Any]:
         "email": entry.email,
         "status": MessageState(state.status).label,
         "state": state.label,
-        "reason": Reason(entry.reason).label,
+        "reason": reason_label(entry.reason),
         "reply": entry.reply,
         "attempts": entry.attempts,
         "uncertain": state is MessageState.UNCERTAIN,
         "message_id": entry.message_id,
         "event_at": entry.event_at.isoformat(),
     }
+
+
+def reason_label(number: int) -> str:
+    """Return the words of a reason; a newer mid may give one that this version has no word for."""
+    return Reason(number).label if number in KNOWN_REASONS else f"reason {number}"

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 
 from midsource.marketing import deliveries, recipients, samples, waiting
 from midsource.marketing.deliveries import Delivery
-from midsource.marketing.delivery_log import COLUMNS, LogEntry
+from midsource.marketing.delivery_log import COLUMNS, LogEntry, reason_label
 from midsource.marketing.targeting import switched_off
 from midsource.model.address import AddressProblem, EmailAddress
 from midsource.model.delivery import DeliveryState
@@ -26,7 +26,6 @@ from midsource.policy.exclusion import ORDER, Switch
 from midsource.store.database import Connection, scalar
 
 SHOWN_EVENTS = 5
-KNOWN = frozenset(int(reason) for reason in Reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,28 @@ def explain_person(conn: Connection, delivery_id: int, email: str) -> Story:
     for row in found:
         lines.append(f"{email} (recipient {row.recipient_id}) is message {row.id} of delivery {delivery_id}.")
         lines += [*_address_then(row, email, is_theirs=row.recipient_id in people), *_fate(conn, delivery, row)]
-        facts.append({
-            "recipient": row.recipient_id, "targeted": True, "message": row.id, "state": MessageState(row.state).label,
-            "reason": Reason(row.reason).label, "attempts": row.attempts, "event_at": row.event_at.isoformat(),
-            "reply": row.reply, "message_id": row.message_id,
-        })  # fmt: skip
+        facts.append(_facts(row))
     return Story(tuple(lines), {"delivery": delivery_id, "people": facts})
+
+
+def _facts(row: LogEntry) -> dict[str, Any]:
+    return {
+        "recipient": row.recipient_id, "targeted": True, "message": row.id, "state": MessageState(row.state).label,
+        "reason": reason_label(row.reason), "attempts": row.attempts, "event_at": row.event_at.isoformat(),
+        "reply": row.reply, "message_id": row.message_id,
+    }  # fmt: skip
+
+
+def explain_message(conn: Connection, delivery_id: int, number: int) -> Story:
+    """Tell what became of message ``number`` of the delivery's log. Raises NotFound."""
+    delivery = deliveries.get(conn, delivery_id)
+    found = _rows(conn, "id = %(number)s", {"delivery": delivery_id, "number": number})
+    if not found:
+        raise NotFound(f"there is no message {number} in delivery {delivery_id}", "see `midsource delivery logs`")
+    row = found[0]
+    whose = f"recipient {row.recipient_id}" if row.recipient_id else "a person who was erased"
+    lines = (f"Message {number} of delivery {delivery_id} is for {whose}.", *_fate(conn, delivery, row))
+    return Story(lines, {"delivery": delivery_id, "people": [_facts(row)]})
 
 
 def _people(conn: Connection, email: str) -> list[int]:
@@ -122,7 +137,8 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
     delivery = deliveries.get(conn, delivery_id)
     counts = _counts(conn, delivery_id)
     state = DeliveryState(delivery.state)
-    whole, groups = waiting.causes(conn, delivery), waiting.groups(conn, delivery)
+    parts = waiting.parts_of(conn, [delivery_id]).get(delivery_id, (0, 0))
+    whole, groups = waiting.causes(delivery, parts, now), waiting.groups(conn, delivery)
     told = pace.forecast(samples.standing(conn, delivery), now)
     lines = [f"Delivery {delivery_id} {delivery.label!r} is {state.label} ({int(state)})."]
     if delivery.error:
@@ -142,7 +158,7 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
         "messages": {MessageState(s).label: n for s, n in counts.items()},
         "waits_for": [wait.cause.value for wait in whole],
         "waiting": [
-            {"domain": group.domain, "state": group.state.label, "reason": _reason(group.reason), "n": group.n,
+            {"domain": group.domain, "state": group.state.label, "reason": reason_label(group.reason), "n": group.n,
              "why": group.reply, "next_at": None if group.next_at is None else group.next_at.isoformat()}
             for group in groups
         ],
@@ -153,14 +169,10 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
 
 
 def _group(group: waiting.Group) -> str:
-    reason = f", {_reason(group.reason)}" if group.reason else ""
+    reason = f", {reason_label(group.reason)}" if group.reason else ""
     reply = f" ({group.reply})" if group.reply else ""
     again = "" if group.next_at is None else f", tried again from {group.next_at:%Y-%m-%d %H:%M:%S} UTC"
     return f"{group.domain}: {group.n} {group.state.label}{reason}{reply}{again}."
-
-
-def _reason(number: int) -> str:
-    return Reason(number).label if number in KNOWN else str(number)
 
 
 def _fate(conn: Connection, delivery: Delivery, row: LogEntry) -> list[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from midsource.marketing.cells import harmless
 from midsource.model.errors import Failed
 
 MAX_LINES = 100_000
 """About 20 MB; whoever has more bad lines than that has the wrong file."""
 MAX_RAW_CHARS = 500
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class RejectsFile:
@@ -39,7 +39,7 @@ class RejectsFile:
             if self._file is None:
                 self._file = self._open()
                 csv.writer(self._file).writerow(("line", "reason", "raw"))
-            csv.writer(self._file).writerow((line, why, _harmless(raw.rstrip("\r\n")[:MAX_RAW_CHARS])))
+            csv.writer(self._file).writerow((line, why, harmless(raw.rstrip("\r\n")[:MAX_RAW_CHARS])))
         except OSError as exc:
             raise Failed(
                 f"the rejects file {self._target} cannot be written ({exc.strerror})",
@@ -69,7 +69,3 @@ class RejectsFile:
             else:
                 self.path = path
                 return os.fdopen(handle, "w", encoding="utf-8", newline="")
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 from midsource.marketing import log_search
-from midsource.marketing.deliveries import Delivery
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState
-from midsource.store.database import Connection, scalar
+from midsource.store.database import Connection
 
 SHOWN = 15
 SAMPLED = 2_000
@@ -62,22 +62,45 @@ class Group:
     next_at: datetime | None = None
 
 
-def causes(conn: Connection, delivery: Delivery) -> list[Wait]:
-    """Return why the delivery as a whole waits, what comes first first; nothing once it has ended."""
+class Waiting(Protocol):
+    """What is asked of a delivery: its row, or as much of it as a page reads."""
+
+    @property
+    def id(self) -> int: ...  # noqa: D102 - the columns of `delivery`
+    @property
+    def state(self) -> int: ...  # noqa: D102
+    @property
+    def account(self) -> str: ...  # noqa: D102
+    @property
+    def ordered(self) -> str | None: ...  # noqa: D102
+    @property
+    def ordered_at(self) -> datetime | None: ...  # noqa: D102
+    @property
+    def contact_at(self) -> datetime | None: ...  # noqa: D102
+    @property
+    def is_unconfirmed(self) -> bool: ...  # noqa: D102
+    @property
+    def targeted(self) -> int | None: ...  # noqa: D102
+    @property
+    def retry_period_seconds(self) -> int: ...  # noqa: D102
+
+
+def causes(delivery: Waiting, parts: tuple[int, int], now: datetime) -> list[Wait]:
+    """Return why the delivery as a whole waits, what comes first first; nothing once it has ended. ``parts``: (taken, all)."""
     state = S(delivery.state)
     if state.is_final:
         return []
     found: list[Wait] = []
-    taken, parts = _parts(conn, delivery.id)
+    taken, all_ = parts
     if state in (S.EDITED, S.TARGET_READY, S.PERSONALISATION, S.PREPARATION_FAILED):
         found.append(Wait(Cause.NOT_PREPARED))
-    elif taken < parts or state is S.MESSAGE_FINALISED:
-        found.append(Wait(Cause.NOT_HANDED_OVER, taken, parts, text=delivery.account))
+    elif taken < all_ or state is S.MESSAGE_FINALISED:
+        found.append(Wait(Cause.NOT_HANDED_OVER, taken, all_, text=delivery.account))
     if delivery.is_unconfirmed:
-        early = delivery.ordered == "start" and delivery.contact_at is not None
+        starts_later = delivery.ordered == "start" and delivery.contact_at is not None and delivery.contact_at > now
         found.append(
             Wait(Cause.CONTACT_DATE, at=delivery.contact_at)
-            if early and _is_ahead(conn, delivery)
+            if starts_later
             else Wait(Cause.ORDER_UNCONFIRMED, at=delivery.ordered_at, text=delivery.ordered or "")
         )
     elif state is S.READY:
@@ -87,6 +110,16 @@ def causes(conn: Connection, delivery: Delivery) -> list[Wait]:
     elif state.sends and not found:
         found.append(Wait(Cause.TURN, text=delivery.account))
     return found
+
+
+def parts_of(conn: Connection, deliveries: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return of each delivery how many of its parts the mid has taken, and how many there are."""
+    rows = conn.execute(
+        "select delivery_id, count(*) filter (where state = 'acknowledged'), count(*) from upload_part "
+        "where delivery_id = any(%s) and state <> 'split' group by delivery_id",
+        (list(deliveries),),
+    ).fetchall()
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def said(wait: Wait) -> str:
@@ -103,7 +136,7 @@ def said(wait: Wait) -> str:
     }[wait.cause]
 
 
-def groups(conn: Connection, delivery: Delivery) -> list[Group]:
+def groups(conn: Connection, delivery: Waiting) -> list[Group]:
     """Return where messages wait, the largest first."""
     rows = conn.execute(
         "select domain, state, reason, n from broad_log_total where delivery_id = %s and state = any(%s) and n > 0 "
@@ -114,7 +147,7 @@ def groups(conn: Connection, delivery: Delivery) -> list[Group]:
     return _with_answers(conn, delivery, found)
 
 
-def _with_answers(conn: Connection, delivery: Delivery, found: Sequence[Group]) -> list[Group]:
+def _with_answers(conn: Connection, delivery: Waiting, found: Sequence[Group]) -> list[Group]:
     """Add what each domain last answered, and when it is tried again, from a sample of the deferred rows."""
     if not any(group.state is MessageState.DEFERRED for group in found):
         return list(found)
@@ -132,16 +165,3 @@ def _with_answers(conn: Connection, delivery: Delivery, found: Sequence[Group]) 
         else group
         for group in found
     ]
-
-
-def _parts(conn: Connection, delivery_id: int) -> tuple[int, int]:
-    row = conn.execute(
-        "select count(*) filter (where state = 'acknowledged'), count(*) from upload_part "
-        "where delivery_id = %s and state <> 'split'",
-        (delivery_id,),
-    ).fetchone()
-    return (row[0], row[1]) if row else (0, 0)
-
-
-def _is_ahead(conn: Connection, delivery: Delivery) -> bool:
-    return bool(scalar(conn, "select %s::timestamptz > now()", (delivery.contact_at,)))
