@@ -15,7 +15,7 @@ from rich.text import Text
 
 from midsource.cli.output import err
 from midsource.engine import jobs
-from midsource.marketing import deliveries
+from midsource.marketing import deliveries, totals
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.preparation import REMEDY, PreparationFailed
 from midsource.model.delivery import DeliveryState
@@ -59,10 +59,7 @@ class Progress:
 
 def read(conn: Connection, delivery_id: int) -> Progress:
     """Read the progress of a delivery; raises NotFound."""
-    rows = conn.execute(
-        "select state, sum(n)::bigint from broad_log_total where delivery_id = %s group by state", (delivery_id,)
-    ).fetchall()
-    counts = {MessageState(state): n for state, n in rows}
+    counts = totals.by_state(conn, delivery_id)
     newest = jobs.of_subject(conn, delivery_id, 1)
     return Progress(deliveries.get(conn, delivery_id), counts, newest[0] if newest else None)
 

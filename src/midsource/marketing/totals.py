@@ -37,6 +37,14 @@ on conflict (delivery_id, domain, state, reason) do update set n = t.n + exclude
 """
 
 
+def by_state(conn: Connection, delivery_id: int) -> dict[MessageState, int]:
+    """Return how many rows of a delivery's log are in each state."""
+    rows = conn.execute(
+        "select state, sum(n)::bigint from broad_log_total where delivery_id = %s group by state", (delivery_id,)
+    ).fetchall()
+    return {MessageState(state): n for state, n in rows}
+
+
 def recount_ended(database: Database, say: Callable[[str, str], None]) -> int:
     """Recount deliveries that have ended since; return how many totals were wrong. Each delivery is a transaction."""
     open_states = [int(MessageState.PENDING), int(MessageState.DEFERRED)]

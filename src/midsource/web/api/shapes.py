@@ -1,0 +1,398 @@
+"""The bodies of the API. Fields are added over time; none goes away or changes its meaning within ``v1``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MAX_CONTENT = 1_000_000
+"""Characters of HTML or text."""
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no text has")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+
+
+class Shape(BaseModel):
+    """What all bodies have: answers come from rows as they are, requests with unknown fields are refused."""
+
+    model_config = ConfigDict(from_attributes=True, extra="forbid", str_max_length=MAX_CONTENT)
+
+
+class ProblemShape(Shape):
+    """Why a request was refused: a stable code, the cause, the remedy. Each code has a page in the documentation."""
+
+    code: str = Field(examples=["MS-120"])
+    cause: str = Field(examples=["there is no delivery 7"])
+    remedy: str = Field(default="", examples=["see the list of deliveries"])
+
+
+class Recipient(Shape):
+    """One person. ``fields`` holds the own fields."""
+
+    id: int
+    external_id: str | None
+    email: str | None
+    address_problem: str = Field(description="Why the address cannot be mailed; empty where it can.")
+    first_name: str | None
+    last_name: str | None
+    language: str | None
+    opted_out: bool
+    fields: dict[str, Any]
+    created_at: datetime
+    modified_at: datetime
+
+
+class RecipientPage(Shape):
+    """People in order of id."""
+
+    total: int = Field(description="People in all, of the list if one was named.")
+    recipients: list[Recipient]
+
+
+class Erased(Shape):
+    """What an erasure did."""
+
+    people: int
+    log_rows: int = Field(description="Rows of delivery logs that hold the address no more.")
+
+
+class Segment(Shape):
+    """A condition over people, by name."""
+
+    name: str
+    expression: str
+    created_at: datetime
+
+
+class SegmentIn(Shape):
+    """A segment to store."""
+
+    name: Text = Field(min_length=1, max_length=200)
+    expression: Text = Field(min_length=1, max_length=10_000, examples=["language = 'fr' and loyalty_points >= 100"])
+
+
+class Condition(Shape):
+    """A condition to try."""
+
+    expression: Text = Field(min_length=1, max_length=10_000)
+
+
+class Preview(Shape):
+    """How many people a condition chooses, and the first of them: id, address, first and last name."""
+
+    count: int
+    examples: list[tuple[int, str | None, str | None, str | None]]
+
+
+class Delivery(Shape):
+    """A delivery without its content. Times are UTC; null: not yet."""
+
+    id: int
+    label: str
+    state: str
+    state_number: int
+    account: str
+    brand: str
+    template: str | None
+    targeted: int | None
+    excluded: int | None
+    to_deliver: int | None
+    handed_over: int | None
+    refused: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    figures: dict[str, int] = Field(description="What the mid last said, by state of message.")
+    figures_at: datetime | None = Field(description="The figures are as of then.")
+    ordered: str | None = Field(description="The last order: start, pause, resume or stop.")
+    order_confirmed: bool = Field(description="Whether the mid has confirmed that order.")
+    error: str
+
+
+class DeliveryDetail(Delivery):
+    """A delivery with what became of each copy, by state, findings of the checks and phases of the preparation."""
+
+    subject: str
+    counts: dict[str, int] = Field(description="Rows of the delivery log by state.")
+    findings: list[dict[str, Any]]
+    phases: list[dict[str, Any]]
+    link: list[str] = Field(description="The latest failures of the link, newest first.")
+
+
+class DeliveryPage(Shape):
+    """Deliveries, newest first."""
+
+    deliveries: list[Delivery]
+
+
+class SenderIn(Shape):
+    """Who a delivery is from; what is left out comes from the brand."""
+
+    name: Text | None = Field(default=None, max_length=200)
+    address: Text | None = Field(default=None, min_length=3, max_length=320)
+    reply_to: Text | None = Field(default=None, min_length=3, max_length=320)
+
+
+class TargetIn(Shape):
+    """Who a delivery is for: a list, a segment or an expression; nothing: everybody."""
+
+    list: Text | None = Field(default=None, min_length=1, max_length=200)
+    segment: Text | None = Field(default=None, min_length=1, max_length=200)
+    expression: Text | None = Field(default=None, max_length=10_000)
+
+
+class RetryIn(Shape):
+    """How often and how far apart a deferred message is tried again."""
+
+    count: int | None = Field(default=None, ge=0, le=100)
+    period: Text | None = Field(default=None, max_length=20, examples=["1h"])
+
+
+class DeliveryIn(Shape):
+    """A delivery to create; the same keys as in a delivery file. What is left out comes from the template."""
+
+    label: Text = Field(min_length=1, max_length=200)
+    account: Text | None = Field(default=None, min_length=1, max_length=200)
+    brand: Text = Field(default="default", min_length=1, max_length=200)
+    template: Text | None = Field(default=None, min_length=1, max_length=200)
+    subject: Text | None = Field(default=None, max_length=2_000)
+    html: Text | None = None
+    text: Text | None = None
+    contact_at: datetime | None = Field(default=None, description="With its zone; not sent before.")
+    validity: Text | None = Field(default=None, max_length=20, examples=["5d"])
+    uncertain: Literal["hold", "resend"] | None = None
+    sender: SenderIn = SenderIn()
+    target: TargetIn = TargetIn()
+    retry: RetryIn = RetryIn()
+    headers: dict[Text, Text] = Field(default={}, max_length=50)
+
+
+class Created(Shape):
+    """The number of what was created."""
+
+    id: int
+
+
+class Asked(Shape):
+    """What was asked for. The job carries it out; ask ``GET /jobs/{id}``. An empty job: it is done already."""
+
+    id: int
+    job: str
+
+
+class Job(Shape):
+    """Work that was asked for. ``outcome`` null: it goes on."""
+
+    id: str
+    kind: str
+    subject: int
+    asked_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    outcome: Literal["finished", "failed", "aborted"] | None
+    error: str
+    progress: dict[str, Any]
+    slices: int
+
+
+class LogRow(Shape):
+    """What became of one copy."""
+
+    id: int
+    email: str
+    status: str = Field(description="The field's word.")
+    state: str = Field(description="The same with our own deferred and uncertain.")
+    reason: str
+    reply: str
+    attempts: int
+    uncertain: bool
+    message_id: str
+    event_at: datetime
+
+
+class LogPage(Shape):
+    """Rows of a delivery log in order of id."""
+
+    rows: list[LogRow]
+
+
+class Story(Shape):
+    """An explanation: sentences, and the facts they stand on."""
+
+    story: list[str]
+    facts: dict[str, Any]
+
+
+class Account(Shape):
+    """An external account, without its key."""
+
+    name: str
+    label: str
+    url: str
+    active: bool
+    last_hello_at: datetime | None
+    last_problem: str
+
+
+class Step(Shape):
+    """One step of the test of a link."""
+
+    name: str
+    outcome: str
+    seconds: float
+    told: str
+    problem: str
+
+
+class AccountTest(Shape):
+    """What calling the mid found, step by step. No problem: the link is fine."""
+
+    ok: bool
+    problems: list[str]
+    version: str | None
+    skew_seconds: float
+    steps: list[Step]
+
+
+class Option(Shape):
+    """An option or a pointer. ``modified_by`` empty: it has its default."""
+
+    name: str
+    value: str
+    default: str
+    unit: str
+    description: str
+    modified_by: str
+    modified_at: datetime | None
+
+
+class OptionIn(Shape):
+    """A new value, with its unit. ``confirm``: leave out what a pointer that moves forward skips."""
+
+    value: Text = Field(max_length=1_000, examples=["180d"])
+    confirm: bool = False
+
+
+class Said(Shape):
+    """What was done, as a sentence."""
+
+    said: str
+
+
+class Workflow(Shape):
+    """A technical workflow. ``failed`` is a flag beside the state."""
+
+    name: str
+    label: str
+    state: str
+    failed: bool
+    schedule: str
+    zone: str
+    last_run: datetime | None
+    last_success: datetime | None
+    next_run: datetime | None
+    consecutive_failures: int
+    last_error: str
+
+
+class Run(Shape):
+    """One run of a technical workflow. ``outcome`` null: it goes on."""
+
+    id: int
+    asked_at: datetime
+    asked_by: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    outcome: str | None
+    slices: int
+    rows_read: int
+    rows_written: int
+    rows_refused: int
+    window_from: str
+    window_to: str
+    error: str
+
+
+class WorkflowDetail(Workflow):
+    """A technical workflow with its latest runs, newest first."""
+
+    runs: list[Run]
+
+
+class JournalLine(Shape):
+    """One line of a journal."""
+
+    at: datetime
+    level: str
+    line: str
+
+
+class RestartIn(Shape):
+    """What to restart: by name, everything that failed, everything with a schedule."""
+
+    names: list[Text] = Field(default=[], max_length=50)
+    failed: bool = False
+    scheduled: bool = False
+    dry_run: bool = False
+
+
+class Restarted(Shape):
+    """What was (or would be) restarted with the numbers of the runs, and what was left and why."""
+
+    restarted: dict[str, int | None]
+    left: dict[str, str]
+
+
+class RunAsked(Shape):
+    """The run that was asked for."""
+
+    run: int
+
+
+class Process(Shape):
+    """A process as it last reported itself."""
+
+    name: str
+    kind: str
+    host: str
+    pid: int
+    started_at: datetime
+    beat_at: datetime
+    alive: bool
+
+
+class Instance(Shape):
+    """This instance."""
+
+    name: str
+    role: Literal["marketing", "mid"]
+    version: str
+    now: datetime
+    processes: list[Process]
+
+
+class AuditEntry(Shape):
+    """Who did what, to what, when."""
+
+    id: int
+    at: datetime
+    who: str
+    via: str
+    verb: str
+    subject: str
+    detail: Any
+
+
+class AuditPage(Shape):
+    """Entries, newest first; ``before`` goes on, null at the end."""
+
+    entries: list[AuditEntry]
+    before: int | None
