@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from midsource.model.delivery import DeliveryState
 from midsource.model.ids import first_of_last_month
-from midsource.model.message import MessageState
 from midsource.model.metrics import RECENT_HOURS, Sample
 from midsource.store.database import Connection
+from midsource.store.measures import messages
 
 
 def deliveries(conn: Connection, now: datetime) -> Iterator[Sample]:
@@ -27,8 +27,7 @@ def deliveries(conn: Connection, now: datetime) -> Iterator[Sample]:
         "where t.delivery_id >= %s group by 1, 2",
         (since,),
     )
-    for account, state, count in totals:
-        yield Sample("midsource_messages", count, (account, MessageState(state).label))
+    yield from messages(totals)
 
 
 def parts(conn: Connection, now: datetime) -> Iterator[Sample]:

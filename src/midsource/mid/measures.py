@@ -13,10 +13,10 @@ from pathlib import Path
 from midsource.mid import counters
 from midsource.model.delivery import DeliveryState
 from midsource.model.ids import first_of_last_month
-from midsource.model.message import MessageState
 from midsource.model.metrics import COUNTED_AT_MOST, Sample
 from midsource.store import processes
 from midsource.store.database import Connection, scalar
+from midsource.store.measures import messages
 
 
 def deliveries(conn: Connection, now: datetime) -> Iterator[Sample]:
@@ -34,8 +34,7 @@ def deliveries(conn: Connection, now: datetime) -> Iterator[Sample]:
     )
     for account, count in rows:
         yield Sample("midsource_parts", count, (account, "taken"))
-    for account, state, count in counters.totals_since(conn, since):
-        yield Sample("midsource_messages", count, (account, MessageState(state).label))
+    yield from messages(counters.totals_since(conn, since))
 
 
 def dispatch(conn: Connection, now: datetime) -> Iterator[Sample]:

@@ -76,7 +76,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("midsource_workflow_next_run_seconds", "gauge", ("workflow",), "seconds", "Until its next run; negative: overdue. Absent while it is paused or stopped."),
     Metric("midsource_workflow_runs_ended", "gauge", ("workflow", "outcome"), "runs", f"Runs that ended {_DAY}: finished, failed, aborted."),
     Metric("midsource_deliveries", "gauge", ("account", "state"), "deliveries", f"Deliveries by state, {_MONTHS.removeprefix('of deliveries ')}; account: external account (marketing), account of the sender (mid)."),
-    Metric("midsource_messages", "gauge", ("account", "state"), "messages", f"Messages by state, {_MONTHS}, from stored totals: sent, failed, pending, deferred, uncertain, cancelled; on marketing also ignored (excluded)."),
+    Metric("midsource_messages", "gauge", ("account", "state"), "messages", f"Messages by state, {_MONTHS}, from stored totals: sent, failed, pending, deferred, uncertain, cancelled; ignored: excluded (marketing)."),
     Metric("midsource_parts", "gauge", ("account", "state"), "parts", f"Delivery parts {_MONTHS}: stored, acknowledged, split (marketing); taken (mid)."),
     Metric("midsource_pointer_lag_seconds", "gauge", ("account", "stream", "lane"), "seconds", "Age of what has been read of a mid's results. Lane recent: the last 48 hours, read first; backlog: the option.", Where.MARKETING),
     Metric("midsource_account_answer_age_seconds", "gauge", ("account",), "seconds", "Since a mid last answered; since the account was made where it never did.", Where.MARKETING),

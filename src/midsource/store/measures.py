@@ -6,16 +6,27 @@ caller bounds its time. Measures of jobs are in engine/, those of each role in m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TypeAlias
 
+from midsource.model.message import MessageState
 from midsource.model.metrics import Sample
 from midsource.store import processes
 from midsource.store.budget import BUDGET
 from midsource.store.database import Connection
 
 Measure: TypeAlias = Callable[[Connection, datetime], Iterator[Sample]]
+
+
+def messages(counted: Iterable[tuple[str, int, float]]) -> Iterator[Sample]:
+    """Yield (account, state, messages) as samples; a state without messages is 0, so that no series comes and goes."""
+    found: dict[str, dict[MessageState, float]] = {}
+    for account, state, count in counted:
+        found.setdefault(account, dict.fromkeys(MessageState, 0.0))[MessageState(state)] = count
+    for account, states in found.items():
+        for state, count in states.items():
+            yield Sample("midsource_messages", count, (account, state.label))
 
 
 def living(conn: Connection, now: datetime) -> Iterator[Sample]:  # noqa: ARG001 - beats are judged by the database's clock

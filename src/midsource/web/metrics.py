@@ -55,6 +55,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"}
 
 _DECLARED = {metric.name: metric for metric in METRICS}
 
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # another series for each, that nobody reads
+
 log = structlog.get_logger()
 
 
