@@ -56,7 +56,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 class InvalidRequest(MidsourceError):
     """The request is not what the operation takes; nothing of it was done."""
 
-    code = "MS-136"
+    code = "MS-137"
     http_status = 422
 
 
