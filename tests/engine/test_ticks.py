@@ -49,8 +49,8 @@ def test_a_broken_schedule_is_refused(schedule: str, zone: str) -> None:
         check_schedule(schedule, zone)
 
 
-def test_back_off_doubles_to_an_hour() -> None:
-    assert [back_off(n).total_seconds() for n in (0, 1, 2, 3, 7, 8, 500)] == [0, 30, 60, 120, 1920, 3600, 3600]
+def test_back_off_is_short_once_and_then_doubles_to_an_hour() -> None:
+    assert [back_off(n).total_seconds() for n in (0, 1, 2, 3, 4, 8, 9, 500)] == [0, 2, 30, 60, 120, 1920, 3600, 3600]
 
 
 def row(name: str, state: WorkflowState, failed: bool) -> WorkflowRow:

@@ -13,9 +13,11 @@ from croniter.croniter import CroniterError
 
 from midsource.model.errors import UserError
 
+BACK_OFF_FIRST_SECONDS = 2
+"""After the first failure: as a rule a database or a web process was started anew, and answers by then."""
 BACK_OFF_BASE_SECONDS = 30
 BACK_OFF_MAX_SECONDS = 3600
-"""After n failures in a row the next try waits 30 s × 2^(n-1), an hour at most: a broken thing is not hammered, and is
+"""After n > 1 failures in a row the next try waits 30 s × 2^(n-2), an hour at most: a broken thing is not hammered, and is
 found mended within the hour."""
 
 
@@ -51,7 +53,9 @@ def back_off(failures: int) -> timedelta:
     """Return how long to wait before the next try after ``failures`` in a row (0: not at all)."""
     if failures <= 0:
         return timedelta(0)
-    return timedelta(seconds=min(BACK_OFF_MAX_SECONDS, BACK_OFF_BASE_SECONDS * 2 ** min(failures - 1, 10)))
+    if failures == 1:
+        return timedelta(seconds=BACK_OFF_FIRST_SECONDS)
+    return timedelta(seconds=min(BACK_OFF_MAX_SECONDS, BACK_OFF_BASE_SECONDS * 2 ** min(failures - 2, 10)))
 
 
 def _after_gap(local: datetime) -> datetime:
