@@ -13,6 +13,7 @@ import psycopg
 from midsource.engine import admin, history, jobs
 from midsource.net.clock import SystemClock
 from midsource.store.database import LOCK_SECONDS, Database, scalar
+from midsource.store.processes import DEAD_AFTER_SECONDS
 
 Start = Callable[[str], subprocess.Popen[bytes]]
 Eventually = Callable[..., None]
@@ -74,7 +75,7 @@ def test_the_work_of_a_killed_worker_is_taken_over(
 def test_a_killed_worker_started_again_under_its_name_goes_on_with_its_work(
     engine_db: Database, start_worker: Start, eventually: Eventually
 ) -> None:
-    """As the supervisor does it, long before the killed one counts as dead."""
+    """As the supervisor does it, long before the killed one counts as dead: nothing waits for its missed beats."""
     first = start_worker("w1")
     job_id = ask(engine_db, "slow", 3)
     eventually(lambda: traced(engine_db, "slow-begun-3") == 1)
@@ -84,7 +85,7 @@ def test_a_killed_worker_started_again_under_its_name_goes_on_with_its_work(
     first.send_signal(signal.SIGKILL)
     first.wait()
     start_worker("w1")
-    eventually(lambda: job(engine_db, job_id).outcome == "finished", 60)
+    eventually(lambda: job(engine_db, job_id).outcome == "finished", DEAD_AFTER_SECONDS - 10)
     with engine_db.connection() as conn:
         eventually(lambda: admin.get_run(conn, run).outcome == "finished", 30)
     assert (traced(engine_db, "slow-begun-3"), traced(engine_db, "slow-done-3")) == (2, 1)

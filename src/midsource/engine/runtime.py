@@ -67,6 +67,8 @@ class Engine:
         logging.getLogger("dbos").setLevel(logging.WARNING)
         with said_plainly(self._database.name):
             self._register_workflows()
+            with self._database.connection() as conn:
+                buried = processes.bury(conn, self._name)
             self._beat()  # before any slice is taken: what a life without a beat holds is given to others
             DBOS(config=self._config())
             self._queued = self._registered_slice()
@@ -78,6 +80,8 @@ class Engine:
                 polling_interval_sec=QUEUE_POLL_SECONDS,
                 on_conflict="always_update",
             )
+            if buried:
+                self._recover(buried)  # at once, not when the leader finds that they miss their beats
         for target in (self._leader.loop, self._beat_loop):
             thread = threading.Thread(target=target, name=target.__name__, daemon=True)
             thread.start()

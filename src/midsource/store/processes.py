@@ -50,6 +50,21 @@ def leave(conn: Connection, name: str, executor: str) -> None:
     conn.execute("delete from process where name = %s and executor = %s", (name, executor))
 
 
+def bury(conn: Connection, name: str) -> list[str]:
+    """Forget earlier lives of ``name`` on this host whose process is gone, and return their executors.
+
+    A name is one process at a time, so whoever starts under it knows before anybody else that the one before it is dead.
+    Where several machines call themselves the same a living one may be taken for dead: what it held is then done by
+    another, and its own later writes are refused, as for one that missed its beats.
+    """
+    rows = conn.execute(
+        "select executor, pid from process where name = %s and host = %s", (name, socket.gethostname())
+    ).fetchall()
+    gone = [executor for executor, pid in rows if not _lives(pid)]
+    conn.execute("delete from process where executor = any(%s)", (gone,))
+    return gone
+
+
 def listing(conn: Connection) -> list[ProcessRow]:
     """Return every process that reported itself in the last day, living and dead, each host's by its latest life."""
     rows = conn.execute(
@@ -80,3 +95,13 @@ def forget(conn: Connection) -> None:
 def any_alive(conn: Connection, kind: Kind) -> bool:
     """Tell whether a process of ``kind`` lives."""
     return any(row.alive and row.kind == kind for row in listing(conn))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
