@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from midsource.marketing import fields, importing, lists, rejects
+from midsource.marketing import fields, finding_people, importing, lists, rejects
 from midsource.marketing.importing import ImportResult, import_recipients
 from midsource.marketing.sample import write_sample
 from midsource.model.errors import Conflict, Failed, UserError
@@ -131,7 +131,7 @@ def test_unknown_column_is_an_offer_and_changes_nothing(marketing_db: Database, 
         bring("email,Ville,Age\na@example.org,Lyon,42\n", list_name="new")
     assert people(marketing_db) == []
     with marketing_db.connection() as conn:
-        assert lists.all_lists(conn) == []
+        assert lists.names(conn) == []
 
 
 def test_create_fields_guesses_types_and_ignore_unknown_leaves_out(marketing_db: Database, bring: Any) -> None:
@@ -182,7 +182,7 @@ def test_list_takes_new_and_known_people_once(marketing_db: Database, bring: Any
     bring("email\na@example.org\nb@example.org\nA@example.org\n", list_name="spring")
     bring("email\nb@example.org\n", list_name="spring")
     with marketing_db.connection() as conn:
-        assert [(entry.name, entry.members) for entry in lists.all_lists(conn)] == [("spring", 2)]
+        assert [(entry.name, finding_people.members(conn, entry.id).n) for entry in lists.page(conn)] == [("spring", 2)]
 
 
 def test_sample_imports_to_exactly_its_people_and_again_updates_them(

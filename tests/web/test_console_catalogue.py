@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midsource.marketing.fields import FieldType
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
 from midsource.model.workflow import WorkflowState
@@ -47,6 +48,7 @@ ENUMERATED = {
     "group": {group for group, _ in MENU},
     "role": {"marketing", "mid"},
     "said": SAID,
+    "field_type": {kind.value for kind in FieldType},
     "finding": {"error", "warning", "info"},
     "phase": {"checks", "target", "personalisation", "hand-over"},
     "job": {"prepare", "handover", "order", "under_way", "waiting", "finished", "failed", "aborted"},

@@ -8,6 +8,7 @@ holds the address in its stored parts: erasing is refused until it has been hand
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -127,7 +128,12 @@ def last_deliveries(conn: Connection, recipient_id: int) -> list[tuple[int, int,
 
 def erase(conn: Connection, email: str) -> Erased:
     """Erase everybody who has this address. Raises NotFound, or Conflict while a delivery to them is being prepared."""
-    people = [person.id for person in by_email(conn, email)]
+    return erase_people(conn, [person.id for person in by_email(conn, email)], shown=repr(email))
+
+
+def erase_people(conn: Connection, people: Sequence[int], *, shown: str = "the person") -> Erased:
+    """Erase these people, as ``erase`` does. Raises Conflict; ``shown`` names them in its sentence."""
+    people = list(people)
     preparing = conn.execute(
         "select distinct l.delivery_id from broad_log l join delivery d on d.id = l.delivery_id "
         "where l.recipient_id = any(%s) and d.state = any(%s) limit 5",
@@ -136,7 +142,7 @@ def erase(conn: Connection, email: str) -> Erased:
     if preparing:
         listed = ", ".join(str(row[0]) for row in preparing)
         raise Conflict(
-            f"{email!r} is in the stored parts of a delivery that is not handed over yet ({listed})",
+            f"{shown} is in the stored parts of a delivery that is not handed over yet ({listed})",
             "let it be handed over, or stop it, and erase again",
         )
     conn.execute(

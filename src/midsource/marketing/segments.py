@@ -20,10 +20,14 @@ from midsource.marketing import expression
 from midsource.marketing.expression import Among, Compare, Empty, ExpressionProblem, Flag, Join, Literal, Node, Not
 from midsource.marketing.fields import FIXED, FieldType, all_fields
 from midsource.model.errors import NotFound, UserError
-from midsource.store.database import Connection
+from midsource.store.database import Connection, scalar
 
 MAX_NAME_CHARS = 100
 PREVIEW_ROWS = 10
+SAMPLED_FROM = 100_000
+"""People from which on a glance estimates: counting a million by an own field takes a second, a sample some milliseconds."""
+SAMPLE_ROWS = 20_000
+"""People of a sample, by pages of the table: a share of a half comes out within one per cent."""
 SHOWN = 1_000
 PREFIX = "segment_"
 """Names of the parameters begin with this, so that they can stand beside those of the surrounding statement."""
@@ -53,10 +57,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Whom a condition chooses: how many, and the first few (id, email, first name, last name)."""
+    """Whom a condition chooses: how many, and the first few (id, email, first name, last name).
+
+    ``sampled``: people the count was estimated from; None: it is exact.
+    """
 
     count: int
     examples: tuple[tuple[int, str | None, str | None, str | None], ...]
+    sampled: int | None = None
 
 
 def compile_condition(source: str, fields: Mapping[str, FieldType]) -> Condition:
@@ -107,6 +115,38 @@ def preview(conn: Connection, source: str) -> Preview:
         condition.params,
     ).fetchall()
     return Preview(count[0] if count else 0, tuple((row[0], row[1], row[2], row[3]) for row in rows))
+
+
+def glance(conn: Connection, source: str) -> Preview:
+    """As ``preview`` in a tenth of a second: of many people a sample is counted, and examples sought among the first only.
+
+    Raises ExpressionProblem.
+    """
+    people = scalar(conn, "select reltuples::bigint from pg_class where oid = 'recipient'::regclass")
+    if people < SAMPLED_FROM:
+        return preview(conn, source)
+    condition = compile_condition(source, all_fields(conn))
+    row = conn.execute(
+        sql.SQL("select count(*), count(*) filter (where {}) from recipient r tablesample system ({})").format(
+            condition.where, sql.Literal(100 * SAMPLE_ROWS / people)
+        ),
+        condition.params,
+    ).fetchone()
+    assert row is not None
+    examples = conn.execute(
+        sql.SQL(
+            "select id, email, first_name, last_name from (select * from recipient order by id limit {}) r where {} limit {}"
+        ).format(sql.Literal(SAMPLED_FROM), condition.where, sql.Literal(PREVIEW_ROWS)),
+        condition.params,
+    ).fetchall()
+    share = row[1] / row[0] if row[0] else 0.0
+    return Preview(round(share * people), tuple((r[0], r[1], r[2], r[3]) for r in examples), row[0])
+
+
+def delete_segment(conn: Connection, name: str) -> None:
+    """Delete a segment; deliveries made with it keep its condition. Raises NotFound."""
+    segment_expression(conn, name)
+    conn.execute("delete from segment where name = %s", (name,))
 
 
 class _Compiler:

@@ -28,6 +28,8 @@ MENU: Sequence[tuple[str, Sequence[Entry]]] = (
         (
             Entry("status", "/", BOTH),
             Entry("deliveries", "/deliveries", BOTH),
+            Entry("templates", "/templates", MARKETING),
+            Entry("recipients", "/recipients", MARKETING),
         ),
     ),
     (

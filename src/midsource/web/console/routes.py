@@ -16,10 +16,30 @@ from midsource.config import Config, InstanceConfig, Role
 from midsource.model.clock import Clock
 from midsource.store.database import Database
 from midsource.web.console.frame import Frame
-from midsource.web.console.pages import delivery, status, workflows
+from midsource.web.console.pages import (
+    brands,
+    delivery,
+    lists,
+    new_delivery,
+    people,
+    previews,
+    status,
+    templates,
+    workflows,
+)
 
 PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
-    "marketing": (status.routes, delivery.routes, workflows.routes),
+    "marketing": (
+        status.routes,
+        new_delivery.routes,
+        delivery.routes,
+        workflows.routes,
+        templates.routes,
+        previews.routes,
+        brands.routes,
+        people.routes,
+        lists.routes,
+    ),
     "mid": (),
 }
 """The families of pages of each role."""

@@ -1,0 +1,179 @@
+"""Recipients, lists, segments and fields in the console: found, changed, erased, as whoever may."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+from tests.web.console_scene import HOSTILE, Scene
+from tests.web.console_served import Console
+
+from midsource.marketing import fields, lists, person, recipients, segments
+from midsource.marketing.finding_people import PAGE_ROWS
+from midsource.store.database import scalar
+
+EMPTY_PAGES = (
+    "/recipients", "/recipients?q=x", "/recipients?q=x&by=name", "/recipients/new", "/recipients/import", "/lists", "/segments",
+    "/segments/edit", "/fields",
+)  # fmt: skip
+
+
+def csrf_of(page: httpx2.Response) -> str:
+    found = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    assert found is not None
+    return found[1]
+
+
+def send(browser: httpx2.Client, path: str, *, seen: str = "", **given: str) -> httpx2.Response:
+    """Fill in the form of page ``seen`` (that of ``path`` itself if none is given) and send it."""
+    form = {"csrf": csrf_of(browser.get(seen or path)), **given}
+    return browser.post(path, data=form)
+
+
+def test_pages_without_anybody(browser: httpx2.Client) -> None:
+    for path in EMPTY_PAGES:
+        for language in ("en", "fr", "pt"):
+            answer = browser.get(f"{path}{'&' if '?' in path else '?'}lang={language}")
+            assert answer.status_code == 200, (path, answer.text)
+            assert f'<html lang="{language}"' in answer.text
+
+
+@pytest.mark.usefixtures("scene")
+def test_people_page_by_page_and_by_beginning(browser: httpx2.Client) -> None:
+    first = browser.get("/recipients")
+    assert "1,000 recipients" in first.text
+    assert first.text.count('<th scope="row">') == PAGE_ROWS
+    following = re.search(r'rel="next" href="([^"]+)"', first.text)
+    assert following is not None
+    second = browser.get(following[1].replace("&amp;", "&"))
+    assert second.text.count('<th scope="row">') == PAGE_ROWS
+    assert not set(re.findall(r"/recipients/(\d+)", first.text)) & set(re.findall(r"/recipients/(\d+)", second.text))
+    found = browser.get("/recipients", params={"q": "PERSON10", "by": "address"})
+    assert found.text.count('<th scope="row">') == 12  # 10, 100 to 109, 1000
+    assert "Nobody is found" in browser.get("/recipients", params={"q": "%", "by": "name"}).text
+
+
+def test_a_person_is_added_changed_and_erased(console: Console, browser: httpx2.Client, scene: Scene) -> None:
+    with console.database.transaction() as conn:
+        fields.add_field(conn, "city", "text")
+        fields.add_field(conn, "email2", "integer")
+    page = send(browser, "/recipients/new", email="Zoë@new.example", first_name=HOSTILE, **{"own:city": "Évora"})
+    number = int(str(page.url).partition("?")[0].rpartition("/")[2])
+    assert "The recipient is stored." in page.text
+    assert HOSTILE not in page.text
+    assert "&lt;script&gt;" in page.text
+    assert "Évora" in page.text
+    wrong = send(
+        browser, f"/recipients/{number}/edit", email="no address", **{"own:email2": "many", "own:city": "Faro"}
+    )
+    assert wrong.status_code == 422
+    assert "expected a whole number" in wrong.text
+    assert 'value="Faro"' in wrong.text
+    changed = send(
+        browser, f"/recipients/{number}/edit", email="zoe@new.example", opted_out="yes", **{"own:city": "Faro"}
+    )
+    assert "opted out" in changed.text
+    asked = browser.get(f"/recipients/{number}/erase")
+    assert "1 recipient has this address" in asked.text
+    erased = send(browser, f"/recipients/{number}/erase")
+    assert "The person is erased." in erased.text
+    with console.database.connection() as conn:
+        assert scalar(conn, "select count(*) from recipient where id = %s", (number,)) == 0
+        assert scalar(conn, "select entry from denylist") == "zoe@new.example"
+        told = conn.execute("select verb, subject, detail::text from audit order by id").fetchall()
+    assert [(verb, subject) for verb, subject, _ in told] == [
+        ("recipient.add", str(number)), ("recipient.change", str(number)), ("recipient.erase", str(number)),
+    ]  # fmt: skip
+    assert "zoe" not in str(told).lower()
+    assert scene.finished
+
+
+def test_one_person_shows_outcomes_lists_and_what_is_held(
+    console: Console, browser: httpx2.Client, scene: Scene
+) -> None:
+    with console.database.transaction() as conn:
+        found = recipients.by_email(
+            conn, "person3@" + str(scalar(conn, "select domain from recipient where external_id = '3'"))
+        )
+        lists.add_members(conn, lists.ensure_list(conn, f"Readers {HOSTILE}"), [found[0].id])
+        conn.execute(
+            "insert into quarantine (address_key, state, reason, errors, text) select email_key, 3, 1, 4, %s from recipient "
+            "where id = %s",
+            (f"550 {HOSTILE}", found[0].id),
+        )
+    page = browser.get(f"/recipients/{found[0].id}", params={"lang": "fr"})
+    assert HOSTILE not in page.text
+    assert "en quarantaine" in page.text
+    assert "Newsletter of October" in page.text
+    assert f"/deliveries/{scene.finished}" in page.text
+
+
+def test_lists_are_made_filled_and_deleted(console: Console, browser: httpx2.Client, scene: Scene) -> None:
+    page = send(browser, "/lists", name=f"Friends {HOSTILE}")
+    path = str(page.url).partition("?")[0].removeprefix(console.address)
+    assert HOSTILE not in page.text
+    with console.database.connection() as conn:
+        email = str(scalar(conn, "select email from recipient where external_id = '7'"))
+    added = send(browser, f"{path}/add", seen=path, email=email.upper())
+    assert "1 recipient" in added.text
+    assert send(browser, f"{path}/add", seen=path, email="nobody@x.example").status_code == 422
+    number = re.search(r'name="recipient" value="(\d+)"', added.text)
+    assert number is not None
+    assert "0 recipients" in send(browser, f"{path}/remove", seen=path, recipient=number[1]).text
+    with console.database.transaction() as conn:
+        conn.execute(
+            "update delivery set target_list = (select name from recipient_list) where id = %s", (scene.edited,)
+        )
+    refused = send(browser, f"{path}/delete")
+    assert refused.status_code == 409
+    assert str(scene.edited) in refused.text
+    with console.database.transaction() as conn:
+        conn.execute("update delivery set target_list = null where id = %s", (scene.edited,))
+    assert "The list is deleted." in send(browser, f"{path}/delete").text
+
+
+@pytest.mark.usefixtures("scene")
+def test_a_segment_says_whom_it_chooses_before_and_after_it_is_stored(console: Console, browser: httpx2.Client) -> None:
+    condition = "domain = 'sapo.example'"
+    looked = send(browser, "/segments/edit", name="Sapo", expression=condition, look="1")
+    assert "166 recipients" in looked.text or "167 recipients" in looked.text
+    with console.database.connection() as conn:
+        assert segments.all_segments(conn) == []
+    wrong = send(browser, "/segments/edit", name="Sapo", expression="domian = 'x'")
+    assert wrong.status_code == 422
+    assert "did you mean domain?" in wrong.text
+    stored = send(browser, "/segments/edit", name="Sapo", expression=condition)
+    assert "The segment is stored." in stored.text
+    assert "person" in stored.text
+    assert (
+        "The segment is deleted."
+        in send(browser, "/segments/delete", seen="/segments/edit?name=Sapo", name="Sapo").text
+    )
+
+
+def test_an_own_field_is_added_and_a_wrong_name_explained(browser: httpx2.Client) -> None:
+    assert send(browser, "/fields", name="Ville", type="text").status_code == 422
+    page = send(browser, "/fields", name="ville", type="text")
+    assert "ville" in page.text
+
+
+def test_what_is_not_there_is_said(browser: httpx2.Client) -> None:
+    for path, status in (
+        ("/recipients/99", 404),
+        ("/recipients/x", 422),
+        ("/recipients/99/edit", 404),
+        ("/lists/99", 404),
+        ("/recipients/9999999999999999999", 422),
+    ):
+        assert browser.get(path).status_code == status, path
+
+
+def test_an_address_everybody_shares_is_erased_for_all(console: Console, browser: httpx2.Client) -> None:
+    with console.database.transaction() as conn:
+        one = person.save(conn, {"email": "us@home.example", "external_id": "1"}, opted_out=False)
+        person.save(conn, {"email": "US@home.example", "external_id": "2"}, opted_out=False)
+    assert "2 recipients have this address" in browser.get(f"/recipients/{one}/erase").text
+    send(browser, f"/recipients/{one}/erase")
+    with console.database.connection() as conn:
+        assert scalar(conn, "select count(*) from recipient") == 0
