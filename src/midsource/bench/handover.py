@@ -9,13 +9,14 @@ import time
 
 from midsource.bench import prepare
 from midsource.bench.pair import PHASE_SECONDS, Pair, the_pair
-from midsource.bench.row import Beside, Goal, Row, Runs
+from midsource.bench.row import Goal, Row
 from midsource.bench.stage import Bench
 from midsource.store.database import Connection
 
 NAME = "hand-over"
 WHAT = "stored parts → ledger rows on the mid, over HTTP"
 TARGET = (Goal("a million recipients", 20, "s", at_most=True),)
+BARE = "bare COPY of the ledger rows"
 BARE_ROWS = 100_000
 """Rows of the bare COPY: a second or so, and 60 MB in memory."""
 
@@ -25,13 +26,10 @@ def run(bench: Bench) -> Row:
     _, handed, done = prepare.campaigns(bench)
     for turn in range(bench.runs):
         bench.say(f"{NAME}: bare COPY, run {turn + 1} of {bench.runs}")
-        handed.add("bare COPY", "s a million", bare_copy(the_pair(bench), done[turn][0]))
-    ratios = Runs()
-    for figure, bare in zip(handed["a million recipients"].values, handed["bare COPY"].values, strict=True):
-        ratios.add("ratio", "", bare / figure)
-    beside = Beside("bare COPY of the ledger rows", handed["bare COPY"], ratios["ratio"])
+        bare = bare_copy(the_pair(bench), done[turn][0])
+        handed.against(BARE, "s", bare, bare / handed["a million recipients"].values[turn])
     return Row(
-        NAME, WHAT, handed["a million recipients"], TARGET, (beside,), handed.several(prepare.SPENT),
+        NAME, WHAT, handed["a million recipients"], TARGET, (handed.beside(BARE),), handed.several(prepare.SPENT),
         prepare.setting(bench), scaled=bench.scale < 1,
     )  # fmt: skip
 

@@ -65,6 +65,11 @@ class Sent:
     wire_bytes: float
     """Mean bytes of a message at the sink, commands included."""
 
+    @property
+    def a_second(self) -> float:
+        """Messages a second."""
+        return self.messages / self.seconds
+
 
 @dataclass(slots=True)
 class MidHalf:

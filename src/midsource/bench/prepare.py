@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 
 from midsource.bench.pair import PHASE_SECONDS, Pair, Phase, the_pair
-from midsource.bench.row import Beside, Goal, Row, Runs
+from midsource.bench.row import Goal, Row, Runs
 from midsource.bench.stage import Bench
 
 NAME = "prepare"
 WHAT = "targets, exclusions with reasons, log rows, parts cut and stored"
 PEOPLE = 1_000_000
+BARE = "bare INSERT … SELECT of the log rows"
 TARGET = (Goal("a million targets", 60, "s", at_most=True),)
 _BARE = """
 insert into bare_log (delivery_id, id, recipient_id, email, domain, state, event_at)
@@ -25,9 +26,8 @@ select 1, id, id, coalesce(email, ''), coalesce(domain, ''), 6, now() from recip
 def run(bench: Bench) -> Row:
     """Read what the campaigns took."""
     runs = campaigns(bench)[0]
-    beside = Beside("bare INSERT … SELECT of the log rows", runs["bare INSERT … SELECT"], runs["ratio"])
     return Row(
-        NAME, WHAT, runs["a million targets"], TARGET, (beside,), runs.several(SPENT), setting(bench),
+        NAME, WHAT, runs["a million targets"], TARGET, (runs.beside(BARE),), runs.several(SPENT), setting(bench),
         scaled=bench.scale < 1,
     )  # fmt: skip
 
@@ -48,8 +48,7 @@ def campaigns(bench: Bench) -> tuple[Runs, Runs, list[tuple[int, int]]]:
             bare = bare_insert(pair)
             number, first, second = pair.campaign()
             note(prepared, "a million targets", first)
-            prepared.add("bare INSERT … SELECT", "s a million", bare)
-            prepared.add("ratio", "", bare / first.million_seconds)
+            prepared.against(BARE, "s", bare, bare / first.million_seconds)
             note(handed, "a million recipients", second)
             done.append((number, second.rows))
         return prepared, handed, done

@@ -150,6 +150,17 @@ class Runs:
         """Add one run's value."""
         self._kept.setdefault(name, (unit, []))[1].append(value)
 
+    def against(self, name: str, unit: str, value: float, ratio: float) -> None:
+        """Add one run's limit or peer, and the ratio of ours to it."""
+        self.add(name, unit, value)
+        self.add(ratio_to(name), "", ratio)
+
+    def beside(self, name: str, absent: str = NOT_INSTALLED) -> Beside:
+        """Return what `against` collected under ``name``, or that it was not here."""
+        if name not in self:
+            return Beside(name, None, absent=absent)
+        return Beside(name, self[name], self[ratio_to(name)])
+
     def __getitem__(self, name: str) -> Measure:
         """Return a measure by its name."""
         unit, values = self._kept[name]
@@ -162,6 +173,11 @@ class Runs:
     def several(self, names: Sequence[str]) -> tuple[Measure, ...]:
         """Return those of the named measures that there are."""
         return tuple(self[name] for name in names if name in self)
+
+
+def ratio_to(name: str) -> str:
+    """Return the name of the ratio of ours to this limit or peer."""
+    return f"ratio to {name}"
 
 
 def rounded(value: float) -> float:

@@ -13,7 +13,7 @@ import msgspec
 from midsource.bench import prepare
 from midsource.bench.midhalf import SIGNED
 from midsource.bench.pair import PHASE_SECONDS, Pair, the_pair
-from midsource.bench.row import Beside, Goal, Row, Runs
+from midsource.bench.row import Goal, Row, Runs
 from midsource.bench.stage import Bench
 from midsource.mid import feed, ledger
 from midsource.mid.ledger import OutcomeRecord
@@ -31,6 +31,7 @@ TARGET = (
     Goal("memory of the sync", 100, "MiB", at_most=True),
     Goal("on the wire", 12, "MB a million", at_most=True),
 )
+BARE = "bare COPY and UPDATE of the log rows"
 SETTLED = 2_000
 """Outcomes of one transaction of a busy mta."""
 _BARE_TABLE = """
@@ -52,12 +53,10 @@ def run(bench: Bench) -> Row:
         phase = pair.pull_logs(rows)
         prepare.note(runs, "a million changes", phase)
         runs.add("memory of the sync", "MiB", max(phase.worker_mib, phase.web_mib))
-        runs.add("COPY and UPDATE", "s a million", bare)
-        runs.add("ratio", "", bare / phase.million_seconds)
+        runs.against(BARE, "s", bare, bare / phase.million_seconds)
         runs.add("on the wire", "MB a million", feed_bytes(pair, cursor) / rows)
-    beside = Beside("bare COPY and UPDATE of the log rows", runs["COPY and UPDATE"], runs["ratio"])
     return Row(
-        NAME, WHAT, runs["a million changes"], TARGET, (beside,),
+        NAME, WHAT, runs["a million changes"], TARGET, (runs.beside(BARE),),
         runs.several(("memory of the sync", "on the wire", *prepare.SPENT)), prepare.setting(bench),
         scaled=bench.scale < 1,
     )  # fmt: skip

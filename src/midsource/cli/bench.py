@@ -17,7 +17,7 @@ import typer
 
 from midsource import __version__
 from midsource.bench import machine
-from midsource.bench.row import Measure, Row, show
+from midsource.bench.row import Beside, Goal, Measure, Row, show
 from midsource.bench.rows import BY_NAME, ROWS
 from midsource.bench.stage import Bench
 from midsource.cli.group import group
@@ -64,7 +64,7 @@ def bench(
                 failed.append({"name": name, "why": str(exc)})
                 say_error(f"{name} could not be measured: {exc}", exc.code)
             else:
-                err.print(f"{name}: {_figure(measured[-1].figure)}", markup=False, style="dim")
+                err.print(f"{name}: {figure(measured[-1].figure)}", markup=False, style="dim")
     _tell(measured)
     if json:
         say_json(
@@ -115,25 +115,38 @@ def _scene(parent: str, *, keep: bool) -> Iterator[tuple[Path, Callable[[str], s
 def _tell(measured: list[Row]) -> None:
     lines = [line for row in measured for line in _lines(row)]
     if lines:
-        say_table(("row", "figure", "beside it, same run", "ratio", "CPU s / 1 000", "target", "met"), lines)
+        say_table(("row", "figure", "beside it, same run", "ratio", "target", "measured", "met"), lines)
         for row in measured:
             say(f"{row.name}: {row.setting}")
 
 
 def _lines(row: Row) -> Iterator[tuple[Any, ...]]:
-    """Yield a line for the row, and one more for each further thing measured beside it."""
-    goals = "; ".join(goal.words for goal in row.goals)
-    met = {True: "yes", False: "no", None: "other work" if row.scaled else "not judged"}[row.is_met]
-    cpu = next((measure for measure in (row.figure, *row.also) if measure.name == "mta CPU"), None)
-    first = (row.name, _figure(row.figure))
-    last = (show(cpu.median) if cpu else "", goals, met)
-    for position, beside in enumerate(row.beside or (None,)):
-        middle = ("", "")
-        if beside is not None:
-            known = f"{beside.name}: {_figure(beside.measure)}" if beside.measure else f"{beside.name}: {beside.absent}"
-            middle = (known, show(beside.ratio.median) if beside.ratio else "")
-        yield (*first, *middle, *last) if position == 0 else ("", "", *middle, "", "", "")
+    """Yield as many lines as the row has goals or things beside it, whichever are more."""
+    for number in range(max(len(row.beside), len(row.goals))):
+        beside = row.beside[number] if number < len(row.beside) else None
+        goal = row.goals[number] if number < len(row.goals) else None
+        first = (row.name, figure(row.figure)) if number == 0 else ("", "")
+        yield (*first, *_beside(beside), *_goal(row, goal))
 
 
-def _figure(measure: Measure) -> str:
-    return f"{show(measure.median)} {measure.unit} (±{measure.spread / 2:.0%})"
+def _beside(beside: Beside | None) -> tuple[str, str]:
+    if beside is None:
+        return ("", "")
+    if beside.measure is None or beside.ratio is None:
+        return (f"{beside.name}: {beside.absent}", "")
+    return (f"{beside.name}: {figure(beside.measure)}", show(beside.ratio.median))
+
+
+def _goal(row: Row, goal: Goal | None) -> tuple[str, str, str]:
+    if goal is None:
+        return ("", "", "")
+    found = row.measure(goal.measure)
+    if found is None:
+        return (goal.words, "", "not judged")
+    met = "yes" if goal.holds(found.median) else "no"
+    return (goal.words, show(found.median), "other work" if row.scaled else f"{met} (informs)" if goal.informs else met)
+
+
+def figure(measure: Measure) -> str:
+    """Return a median with its unit and half its spread."""
+    return f"{show(measure.median)} {measure.unit} ±{measure.spread / 2:.0%}"
