@@ -66,6 +66,14 @@ def test_each_code_has_a_page_with_its_four_headings_filled(code: str) -> None:
     assert [heading for heading, text in found.items() if len(re.sub(r"\W+", " ", text).split()) < LEAST_WORDS] == []
 
 
+def test_no_two_errors_choose_the_same_code() -> None:
+    chosen: dict[str, str] = {}
+    for kind in reference.error_classes():
+        if "code" in vars(kind):
+            assert kind.code not in chosen, f"{kind.__name__} and {chosen[kind.code]} are both {kind.code}"
+            chosen[kind.code] = kind.__name__
+
+
 def test_the_index_names_every_code() -> None:
     assert {kind.code for kind in reference.error_classes()} | set(reference.SPOKEN) == set(codes())
 
@@ -130,10 +138,17 @@ def beside(tree: ast.Module, code: str) -> Iterator[str]:
     """Yield what is said where the code stands as an argument: ``Problem(code=…)`` and ``say_error(…, code)``."""
     for call in calls(tree, {"Problem", "say_error", "problem"}):
         named = {word.arg: word.value for word in call.keywords}
-        if "code" in named and literal(named["code"]) == code:
+        if "code" in named and code_of(named["code"]) == code:
             yield sentence([named[word] for word in ("cause", "remedy") if word in named]) or ""
         if len(call.args) == 2 and literal(call.args[1]) == code:
             yield worded(call.args[0])
+
+
+def code_of(node: ast.expr) -> str:
+    """Return the code that an argument names: as a text, or as ``SomeError.code``."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return next((kind.code for kind in reference.error_classes() if kind.__name__ == node.value.id), "")
+    return literal(node)
 
 
 def calls(tree: ast.AST, names: set[str]) -> Iterator[ast.Call]:

@@ -40,6 +40,7 @@ from midsource.security.roles import Permission
 from midsource.store import measures as of_store
 from midsource.store.database import Database
 from midsource.store.measures import Measure
+from midsource.web.problems import route_of
 from midsource.web.routing import Page
 from midsource.web.waiting import FeedWaiters
 
@@ -102,7 +103,7 @@ class Counting:
             await self._app(scope, receive, seen)
         finally:
             self._requests.under_way.dec()
-            route = getattr(scope.get("route"), "path", "none")
+            route = route_of(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._requests.answered.labels(method, route, str(status)).inc()
             self._requests.seconds.labels(route).observe(time.perf_counter() - began)

@@ -12,6 +12,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from midsource.model.errors import Conflict, MidsourceError, Unhealthy, UserError
 from midsource.store.database import StatementTimeout
@@ -109,7 +110,14 @@ def on_expected(request: Request, exc: Exception) -> Response:
 def about(request: Request) -> dict[str, str]:
     """Return what a log line says of a request: its route and the numbers in its path, never the path itself, which may name a person."""
     numbers = {name: str(value) for name, value in request.path_params.items() if str(value).isdecimal()}
-    return {"method": request.method, "route": getattr(request.scope.get("route"), "path", "none"), **numbers}
+    return {"method": request.method, "route": route_of(request.scope), **numbers}
+
+
+def route_of(scope: Scope) -> str:
+    """Return the route that answered, as it was declared; "none" where there is none. Known when the answer has begun."""
+    path = str(getattr(scope.get("route"), "path", "none"))
+    mounted = str(scope.get("root_path", ""))
+    return path if path == "none" or path.startswith(mounted) else mounted + path
 
 
 def on_http(_request: Request, exc: Exception) -> Response:
