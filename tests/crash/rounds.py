@@ -109,14 +109,14 @@ def _strike(home: Home, eye: Eye, strike: Strike, result: Round, progress: Progr
     deadline = time.monotonic() + REACH_SECONDS
     while not strike.together:
         progress = eye.look(result.delivery, progress)
-        _look_back(home, result)
+        _look_back(home, eye, result)
         if progress.has_reached(strike.phase, strike.share) or progress.is_over:
             break
         assert time.monotonic() < deadline, f"{strike} was not reached in {REACH_SECONDS:.0f} s: {progress}"
         time.sleep(LOOK_SECONDS)
     time.sleep(strike.jitter_seconds)
     while (struck := hit(home, eye, strike, progress)) is None:
-        _look_back(home, result)
+        _look_back(home, eye, result)
         assert time.monotonic() < deadline, f"there is no {strike.kind} to kill"
         time.sleep(LOOK_SECONDS)
     result.hits.append(struck)
@@ -125,8 +125,10 @@ def _strike(home: Home, eye: Eye, strike: Strike, result: Round, progress: Progr
     return progress
 
 
-def _look_back(home: Home, result: Round) -> bool:
-    missing = [struck for struck in result.hits if not struck.look(home)]  # each is looked at: it notes its own time
+def _look_back(home: Home, eye: Eye, result: Round) -> bool:
+    missing = [
+        struck for struck in result.hits if not struck.look(home, eye)
+    ]  # each is looked at: it notes its own time
     return not missing
 
 
@@ -134,12 +136,12 @@ def _wait_over(home: Home, eye: Eye, result: Round, progress: Progress) -> None:
     deadline = time.monotonic() + OVER_SECONDS
     while not (progress.is_over and progress.logged >= progress.people):
         progress = eye.look(result.delivery, progress)
-        _look_back(home, result)
+        _look_back(home, eye, result)
         assert time.monotonic() < deadline, f"not over in {OVER_SECONDS:.0f} s: {progress}"
         time.sleep(LOOK_SECONDS * 2)
     assert progress.state == DeliveryState.FINISHED, f"it ended otherwise: {progress}"
     deadline = time.monotonic() + BACK_SECONDS
-    while not (_look_back(home, result) and everything_runs(home)):
+    while not (_look_back(home, eye, result) and everything_runs(home)):
         assert time.monotonic() < deadline, f"not everything runs again after {BACK_SECONDS:.0f} s"
         time.sleep(LOOK_SECONDS)
 

@@ -44,9 +44,9 @@ class Hit:
         """What was killed."""
         return self.strike.kind
 
-    def look(self, home: Home) -> bool:
+    def look(self, home: Home, eye: Eye) -> bool:
         """Tell whether what was killed is back, and note how long that took."""
-        if self.back_seconds is None and _is_back(home, self.kind, self.pid):
+        if self.back_seconds is None and _is_back(home, eye, self.kind, self.pid):
             self.back_seconds = time.monotonic() - self._struck
         return self.back_seconds is not None
 
@@ -104,14 +104,15 @@ def everything_runs(home: Home) -> bool:
     return all(row["state"] == "running" for row in rows)
 
 
-def _is_back(home: Home, kind: Kind, pid: int) -> bool:
+def _is_back(home: Home, eye: Eye, kind: Kind, pid: int) -> bool:
     try:
         match kind:
             case Kind.SUPERVISOR:
                 return int(str(ControlClient(home.path).call("status")["pid"])) != pid
             case Kind.POSTGRES | Kind.POSTGRES_RESTART | Kind.POSTGRES_HOLDER | Kind.POSTGRES_BACKEND:
                 state = State.read(HomeFiles(home.path))
-                return state.phase is Phase.RUNNING and pid not in (state.holder, state.postmaster)
+                runs = state.phase is Phase.RUNNING and pid not in (state.holder, state.postmaster)
+                return runs and bool(eye.ask("mid1", "select 1")) and not Path(f"/proc/{pid}").exists()
             case _:
                 rows = rows_of(ControlClient(home.path).call("ps"))
                 return any(row["name"] == kind and row["state"] == "running" and row["pid"] != pid for row in rows)
