@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import socketserver
+import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from midsource.mid.connections import STOP_SECONDS
+from midsource.mid.loops import SETTLE_STOP_SECONDS
+from midsource.mid.records import Start, unframe
 from midsource.model.errors import MidsourceError
 from midsource.net.resolver import StaticRoute
 from midsource.store.database import scalar
+from midsource.supervise import children
 from midsource.supervise.places import settle
 from midsource.supervise.postgres import EmbeddedPostgres
 from midsource.testing.field import Field
@@ -269,6 +276,49 @@ def test_sigterm_gives_everything_back(a_field: Field) -> None:
         assert conn.execute("select count(*) from dispatch_batch where owner is not null").fetchone() == (0,)
         assert conn.execute("select count(*) from process").fetchone() == (0,)
     assert list((a_field.home / "journal" / "mid1").iterdir()) == []
+
+
+class Mute(socketserver.StreamRequestHandler):
+    """A server that takes a body and never says so."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 mute\r\n")
+        while line := self.rfile.readline():
+            if line[:4].upper() == b"DATA":
+                self.wfile.write(b"354 go\r\n")
+                while self.rfile.readline():
+                    pass
+            else:
+                self.wfile.write(b"250 ok\r\n")
+
+
+def test_sigterm_waits_for_replies_no_longer_than_it_says(a_field: Field) -> None:
+    """A body that has no reply by then is uncertain, named so at once by the process itself; nothing else is."""
+    a_field.sandbox()
+    a_field.stop_seconds = 1.0
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mute) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        a_field.routes.append(StaticRoute("mute.example", "127.0.0.1", server.server_address[1]))
+        process = a_field.mta()
+        delivery = a_field.deliver(people(50, "mute.example"))
+        a_field.wait_until(lambda: _starts(a_field) == 4)
+        began = time.monotonic()
+        assert a_field.end(process) == 0
+        assert 1.0 <= time.monotonic() - began < 1.0 + SETTLE_STOP_SECONDS + 3.0  # and some for a busy machine
+        server.shutdown()
+    assert a_field.ledger(delivery) == {UNCERTAIN: 4, PENDING: 46}, "one a connection"
+    assert list((a_field.home / "journal" / "mid1").iterdir()) == []
+
+
+def test_an_mta_ends_before_the_supervisor_would_kill_it() -> None:
+    assert STOP_SECONDS + SETTLE_STOP_SECONDS < children.STOP_SECONDS - 1
+
+
+def _starts(made: Field) -> int:
+    """Return how many bodies the journals of living processes say to have begun."""
+    files = made.home.glob("journal/mid1/*/*.log")
+    return sum(isinstance(record, Start) for path in files for record in unframe(path.read_bytes())[0])
 
 
 def test_a_destination_that_is_down_holds_up_no_other(a_field: Field) -> None:

@@ -58,9 +58,12 @@ class RenderAhead:
         while self._hungry and self._running < MAX_RENDERING and not self._stopping:
             self._next(self._hungry.popleft())
 
-    async def stop(self) -> None:
-        """Render nothing more; return when nothing is in the pool: its batches can be given back only then."""
+    def stop(self) -> None:
+        """Render nothing more than is in the pool."""
         self._stopping = True
+
+    async def at_rest(self) -> None:
+        """Return when nothing is in the pool: its batches can be given back only then."""
         await self._idle.wait()
 
     def _next(self, dest: Destination) -> None:

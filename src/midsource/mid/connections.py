@@ -32,6 +32,9 @@ from midsource.smtp.session import ClientSession
 MESSAGES_PER_CONNECTION = 100
 """Below what large providers take (20 is the least seen, 100 common); MX rules will say it per provider."""
 IDLE_SECONDS = 5.0
+STOP_SECONDS = 15.0
+"""How long a process that ends waits for the replies to bodies under way; cut then, they are uncertain. With what comes
+after (`loops.SETTLE_STOP_SECONDS`) it is less than the supervisor waits before it kills."""
 OUR_FAULT_SECONDS = 1.0
 """Pause after a connection that a full disk ended, so that it is not tried in a tight loop."""
 
@@ -54,6 +57,7 @@ class Outfit:
     lease_seconds: float = LEASE_SECONDS
     stalled_seconds: float = STALLED_SECONDS
     lost_seconds: float = LOST_SECONDS
+    stop_seconds: float = STOP_SECONDS
     timeouts: Timeouts = Timeouts(idle_seconds=IDLE_SECONDS)  # noqa: RUF009 - a frozen value
 
 

@@ -42,14 +42,9 @@ class Desk:
     """Everything held; the process's loops and its connections meet here."""
 
     def __init__(
-        self,
-        journal: Journal,
-        pool: Executor,
-        tokens: Tokens,
-        rules: BounceRules,
-        clock: Clock,
+        self, journal: Journal, pool: Executor, tokens: Tokens, rules: BounceRules, clock: Clock,
         chance: Callable[[], float] = random.random,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.journal = journal
         self._rules = rules
         self._clock = clock
@@ -152,7 +147,7 @@ class Desk:
 
     async def at_rest(self) -> None:
         """Return when nothing is rendered any more, for one that stops: no batch is busy then but by a connection."""
-        await self._ahead.stop()
+        await self._ahead.at_rest()
 
     # -- what connections ask
 
@@ -235,13 +230,14 @@ class Desk:
         waiting = self._shelf.empty(dest, lambda _: True)
         for held, message in waiting:
             self._conclude(held, self._judge(held, message, "", attempt))
-        why = f"{attempt.stage}: {attempt.answer}"
-        _log.warning(
-            "destination.down", action="rest", destination=dest.name, seconds=rest, messages=len(waiting), why=why
-        )
+        told = {"seconds": rest, "messages": len(waiting), "why": f"{attempt.stage}: {attempt.answer}"}
+        _log.warning("destination.down", action="rest", destination=dest.name, **told)
 
-    def wake_all(self) -> None:
-        """Call every connection that waits: there may be work, or an end."""
+    def stop(self) -> None:
+        """Begin nothing more: nothing is taken or rendered, and every connection that waits hears of the end."""
+        self.stopping = True
+        self._ahead.stop()
+        self.changed.set()
         for dest in self._destinations.values():
             self._wake(dest)
 

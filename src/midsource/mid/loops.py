@@ -39,9 +39,8 @@ RETRY_SECONDS = 1.0
 """Between two tries at a PostgreSQL that does not answer."""
 STRAY_SECONDS = 10.0
 """How often leases in our name that we do not know of are looked for."""
-STOP_SECONDS = 20.0
-SETTLE_STOP_SECONDS = 30.0
-"""How long an ending process tries to settle; what is left is in its journal."""
+SETTLE_STOP_SECONDS = 3.0
+"""How long an ending process tries to settle; what is left is in its journal, and recovery settles it."""
 
 _log = structlog.get_logger("midsource.mta")
 T = TypeVar("T")
@@ -91,9 +90,7 @@ class Loops:
     def stop(self) -> None:
         """Begin to end."""
         self._stopping.set()
-        self._desk.stopping = True
-        self._desk.changed.set()
-        self._desk.wake_all()
+        self._desk.stop()
 
     async def run(self) -> None:
         """Send until stopped."""
@@ -105,7 +102,7 @@ class Loops:
             connecting = tasks.create_task(self._connect(connections))
             await self._lease_until_stopped()
             connecting.cancel()
-            await connections.finish(STOP_SECONDS)
+            await connections.finish(self._outfit.stop_seconds)
             await self._desk.at_rest()
             self._quiet = True
             await asyncio.wait([settling], timeout=SETTLE_STOP_SECONDS)

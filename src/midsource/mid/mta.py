@@ -7,7 +7,8 @@ their time), *beat* (sign of life; sweep of deliveries), *recover* (every 10 s).
 
 PostgreSQL down: nothing more is leased, messages in hand go on until their leases end, outcomes wait in the journal and in
 memory (bounded by what was leased) and are settled when it is back. Journal not writable: nothing is begun. SIGTERM:
-nothing more is leased or taken, connections finish within STOP_SECONDS, outcomes are settled, leases given back.
+nothing more is leased, rendered or taken; connections finish within `connections.STOP_SECONDS`, outcomes are settled
+within `loops.SETTLE_STOP_SECONDS`, leases given back: less in all than the supervisor waits before it kills.
 
 Durable: see `mid.journal`. After kill -9 the next process on this machine says which messages are uncertain; all others
 go on at once.

@@ -23,6 +23,7 @@ import msgspec
 
 from midsource.config import Config, InstanceConfig, Transport
 from midsource.mid import accounts, deliveries, orders, reception
+from midsource.mid.connections import STOP_SECONDS
 from midsource.mid.dispatch import LEASE_SECONDS
 from midsource.mid.recovery import LOST_SECONDS, STALLED_SECONDS
 from midsource.model.ids import delivery_id
@@ -62,6 +63,7 @@ class Field:
     lease_seconds: float = LEASE_SECONDS
     stalled_seconds: float = STALLED_SECONDS
     lost_seconds: float = LOST_SECONDS
+    stop_seconds: float = STOP_SECONDS
     routes: list[StaticRoute] = field(default_factory=list)
     """Where single domains go instead; the rest goes as ``transport`` says."""
     database: Database = field(init=False)
@@ -107,7 +109,7 @@ class Field:
     def mta(self, name: str = "mta@mid1") -> subprocess.Popen[bytes]:
         """Start an mta process."""
         file = self.home / "config.pickle"
-        names = ("lease_seconds", "stalled_seconds", "lost_seconds")
+        names = ("lease_seconds", "stalled_seconds", "lost_seconds", "stop_seconds")
         seconds = {name: getattr(self, name) for name in names}
         file.write_bytes(pickle.dumps((self.config(), self.routes, seconds)))
         return self._start(_MTA, str(file), name, log=name)
