@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 from tests.crash.plan import plan
 from tests.crash.report import Report, progress_line
@@ -44,12 +46,19 @@ def main() -> int:
         report.write(asked.report)
         _say(progress_line(result))
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # also where the shell that started us ignored it
+        signal.signal(number, _leave)
     _say(f"seed {seed}: {report.wanted} rounds of {asked.people} people, report in {asked.report}")
     run(plan(seed, asked.rounds)[asked.first - 1 :], asked.people, asked.report.with_suffix(".logs"), done)
     _say(
         f"seed {seed}: {len(report.rounds)} rounds in {report.seconds / 60:.0f} minutes, {len(report.failed)} with findings"
     )
     return 1 if report.failed or len(report.rounds) < report.wanted else 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """End with our homes ended: what was done is in the report."""
+    raise SystemExit(128 + number)
 
 
 def _commit() -> str:
