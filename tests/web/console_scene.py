@@ -41,6 +41,7 @@ def fill(database: Database, now: datetime, people: int = 1_000) -> Scene:
         )
         _instance(conn, now)
         _people(conn, people)
+        conn.execute("select setval('delivery_serial', 100)")  # below are ours
         finished = _delivery(
             conn, now - timedelta(days=2), 1, "Newsletter of October", 95, people, now - timedelta(days=1)
         )

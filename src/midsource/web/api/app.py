@@ -72,16 +72,36 @@ class ApiMount(Mount):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is admitted, its body read whole."""
         require(visitor_of(scope), self.needs)
+        known = self._methods(scope["path"].removeprefix(scope.get("root_path", "")))
+        if known and scope["method"] not in known:  # the router would name the methods of one operation only
+            refused = HTTPException(405, headers={"Allow": ", ".join(known)})
+            await problems.on_http(Request(scope), refused)(scope, receive, send)
+            return
         if scope["method"] in ("GET", "HEAD"):
             await super().handle(scope, receive, send)
             return
         body = await bodies.read(Request(scope, receive), MAX_BODY_BYTES)
+        if not _is_text(body):
+            raise InvalidRequest("the body is not UTF-8", "send JSON as UTF-8")
         unread = [body]
 
         async def read() -> Message:
             return {"type": "http.request", "body": unread.pop(), "more_body": False} if unread else await receive()
 
         await super().handle(scope, read, send)
+
+    def _methods(self, path: str) -> list[str]:
+        """Return the methods that an address takes; none: there is no such address."""
+        matching = [route for route in self.operations if route.path_regex.match(path)]
+        return sorted(method for route in matching for method in route.methods or ())
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def api_routes(config: Config, instance: InstanceConfig, database: Database, clock: Clock) -> list[BaseRoute]:

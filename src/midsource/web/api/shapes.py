@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 MAX_CONTENT = 1_000_000
 """Characters of HTML or text."""
@@ -152,7 +152,7 @@ class TargetIn(Shape):
 class RetryIn(Shape):
     """How often and how far apart a deferred message is tried again."""
 
-    count: int | None = Field(default=None, ge=0, le=100)
+    count: StrictInt | None = Field(default=None, ge=0, le=100)
     period: Text | None = Field(default=None, max_length=20, examples=["1h"])
 
 
@@ -278,7 +278,7 @@ class OptionIn(Shape):
     """A new value, with its unit. ``confirm``: leave out what a pointer that moves forward skips."""
 
     value: Text = Field(max_length=1_000, examples=["180d"])
-    confirm: bool = False
+    confirm: StrictBool = False
 
 
 class Said(Shape):
@@ -339,9 +339,9 @@ class RestartIn(Shape):
     """What to restart: by name, everything that failed, everything with a schedule."""
 
     names: list[Text] = Field(default=[], max_length=50)
-    failed: bool = False
-    scheduled: bool = False
-    dry_run: bool = False
+    failed: StrictBool = False
+    scheduled: StrictBool = False
+    dry_run: StrictBool = False
 
 
 class Restarted(Shape):

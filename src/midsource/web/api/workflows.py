@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from midsource.engine import admin
-from midsource.model.errors import UserError
 from midsource.security.roles import Permission
 from midsource.store.database import Connection
 from midsource.web.api import shapes
@@ -80,11 +79,9 @@ def _add_verbs(made: APIRouter, api: Api) -> None:
         with api.change(visitor, "workflow.stop", name) as conn:
             return _workflow(admin.stop(conn, name))
 
-    @made.post("/workflows/restart", dependencies=[SUPERVISE], responses=CONFLICT)
+    @made.post("/workflow-restarts", dependencies=[SUPERVISE], responses=CONFLICT)
     def restart_workflows(body: shapes.RestartIn, visitor: Caller) -> shapes.Restarted:
         """Restart workflows: clear flag and back-off, abort what is unfinished, run at once."""
-        if not (body.names or body.failed or body.scheduled):
-            raise UserError("nothing to restart was named", "give names, failed or scheduled")
         if not body.dry_run:
             api.need_worker()
         with api.database.connection() as conn:
