@@ -108,6 +108,14 @@ class Row:
             verdicts.append(goal.holds(found.median))
         return all(verdicts)
 
+    def _judged(self, goal: Goal) -> dict[str, Any]:
+        found = self.measure(goal.measure)
+        return {
+            "measure": goal.measure, "bound": goal.bound, "words": goal.words, "decides": not goal.informs,
+            "value": None if found is None else rounded(found.median),
+            "holds": None if found is None else goal.holds(found.median),
+        }  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON writes it."""
         return {
@@ -116,13 +124,7 @@ class Row:
             "figure": self.figure.to_json(),
             "beside": [beside.to_json() for beside in self.beside],
             "also": [measure.to_json() for measure in self.also],
-            "goals": [
-                {
-                    "words": goal.words, "decides": not goal.informs,
-                    "holds": None if (found := self.measure(goal.measure)) is None else goal.holds(found.median),
-                }
-                for goal in self.goals
-            ],
+            "goals": [self._judged(goal) for goal in self.goals],
             "met": self.is_met,
             "scaled": self.scaled,
             "setting": self.setting,
