@@ -103,8 +103,11 @@ def proofs_of(conn: Connection, delivery_id: int) -> list[Proof]:
     return [Proof(*row) for row in rows]
 
 
-def first_of_target(conn: Connection, delivery: Delivery) -> int | None:
-    """Return the first person of a delivery's target that has an address, None where there is nobody."""
+def first_of_target(conn: Connection, delivery: Delivery, *, among: int | None = None) -> int | None:
+    """Return the first person of a delivery's target that has an address, None where there is nobody.
+
+    ``among``: looked for among so many people only, for a page that must not read a million for somebody rare.
+    """
     condition = compile_condition(delivery.target_expression, all_fields(conn))
     member = sql.SQL("")
     if delivery.target_list is not None:
@@ -112,8 +115,8 @@ def first_of_target(conn: Connection, delivery: Delivery) -> int | None:
     params = {"list": list_id(conn, delivery.target_list) if delivery.target_list else None, **condition.params}
     found = scalar(
         conn,
-        sql.SQL("select r.id from recipient r {} where r.email_key is not null and {} order by r.id limit 1").format(
-            member, condition.where
+        sql.SQL("select r.id from {} r {} where r.email_key is not null and {} order by r.id limit 1").format(
+            _people_among(among), member, condition.where
         ),
         params,
     )
@@ -170,6 +173,12 @@ insert into broad_log_total (delivery_id, domain, state, reason, n)
 select %(delivery)s, domain, state, reason, count(*) from written group by domain, state, reason
 returning state, reason, n
 """
+
+
+def _people_among(among: int | None) -> sql.Composable:
+    if among is None:
+        return sql.SQL("recipient")
+    return sql.SQL("(select * from recipient order by id limit {})").format(sql.Literal(among))
 
 
 def _people(conn: Connection, delivery: Delivery, given: Sequence[int]) -> list[int]:

@@ -27,6 +27,7 @@ from midsource.marketing.previewing import Preview
 from midsource.marketing.proofs import Proof
 from midsource.marketing.recipients import Recipient
 from midsource.marketing.seeds import SeedAddress
+from midsource.marketing.segments import SAMPLED_FROM
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import MidsourceError, NotFound, UserError
 from midsource.security import audit
@@ -191,11 +192,16 @@ def _first(conn: Connection, delivery: Delivery | None) -> Recipient | None:
     number = None
     if delivery is not None:
         try:
-            number = proofs.first_of_target(conn, delivery)
+            number = proofs.first_of_target(conn, delivery, among=SAMPLED_FROM)
         except UserError:  # its list or a field went away: the preparation will say so
             number = None
     else:
-        number = scalar(conn, "select id from recipient where email_key is not null order by id limit 1")
+        number = scalar(
+            conn,
+            "select id from (select id, email_key from recipient order by id limit %s) r "
+            "where email_key is not null order by id limit 1",
+            (SAMPLED_FROM,),
+        )
     return None if number is None else recipients.by_id(conn, int(number))
 
 
