@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from midsource.model.errors import Failed, Unhealthy
 from midsource.security import access, keys
+from midsource.security.roles import Permission
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def test_a_secret_comes_back_also_after_a_restart(tmp_path: Path) -> None:
@@ -73,7 +77,7 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     assert len(set(found)) == 1
 
 
-def test_the_console_admits_its_token_and_its_own_session_only(tmp_path: Path) -> None:
+def test_the_console_admits_its_token_and_its_own_sessions_only(tmp_path: Path) -> None:
     marketing = access.ConsoleAccess.load(tmp_path, "marketing")
     mid = access.ConsoleAccess.load(tmp_path, "mid1")
     token = access.token(tmp_path)
@@ -81,11 +85,65 @@ def test_the_console_admits_its_token_and_its_own_session_only(tmp_path: Path) -
     assert not marketing.admits_token("")
     assert not marketing.admits_token(token[:-1])
     assert not marketing.admits_token("é")
-    assert marketing.admits_session(marketing.session)
-    assert not marketing.admits_session(mid.session)
-    assert not marketing.admits_session(token)
+    assert not marketing.admits_token("\udcff")
+    cookie = marketing.start(NOW)
+    home = marketing.visitor(cookie, NOW)
+    assert home is not None
+    assert (home.name, home.permissions, len(home.csrf)) == ("home", frozenset(Permission), 64)
+    for wrong in (
+        mid.start(NOW),
+        token,
+        "",
+        "home.",
+        "home.9999999999.x.y",
+        cookie[:-1],
+        cookie.replace("home.", "home.9"),
+    ):
+        assert marketing.visitor(wrong, NOW) is None, wrong
     (tmp_path / "keys" / "console.token").unlink()
-    assert not access.ConsoleAccess.load(tmp_path, "marketing").admits_session(marketing.session)
+    assert access.ConsoleAccess.load(tmp_path, "marketing").visitor(cookie, NOW) is None
+
+
+def test_a_session_of_the_home_ends_after_a_day_or_when_it_is_ended(tmp_path: Path) -> None:
+    console = access.ConsoleAccess.load(tmp_path, "marketing")
+    cookie, other = console.start(NOW), console.start(NOW)
+    assert cookie != other
+    a_day = timedelta(seconds=access.SESSION_SECONDS)
+    assert console.visitor(cookie, NOW + a_day - timedelta(seconds=1)) is not None
+    assert console.visitor(cookie, NOW + a_day) is None
+    console.end(cookie)
+    assert console.visitor(cookie, NOW) is None
+    assert console.visitor(other, NOW) is not None
+
+
+def test_a_cookie_says_what_browsers_need_to_keep_it_safe(tmp_path: Path) -> None:
+    console = access.ConsoleAccess.load(tmp_path, "marketing")
+    kept = {"httponly": True, "samesite": "strict", "path": "/"}
+    assert console.cookie_over(https=False) == ("midsource_console_marketing", {**kept, "secure": False})
+    assert console.cookie_over(https=True) == ("__Host-midsource_console_marketing", {**kept, "secure": True})
+
+
+@pytest.mark.parametrize("path", ["/", "/deliveries/7?state=1#log", "/é"])
+def test_a_path_of_ours_is_kept(path: str) -> None:
+    assert access.own_path(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "x",
+        "//evil.test",
+        "/\\evil.test",
+        "/a\\b",
+        "https://evil.test/",
+        "/\n/evil.test",
+        "/\t//evil.test",
+        "/" + "x" * 500,
+    ],
+)
+def test_nobody_is_led_elsewhere(path: str) -> None:
+    assert access.own_path(path) == "/"
 
 
 @pytest.mark.parametrize(

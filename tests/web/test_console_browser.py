@@ -164,7 +164,7 @@ def test_the_page_that_refuses_fits_and_is_readable(window: Window, language: st
     with window.signed_out():
         page = window.open("/", language, status=401)
         expect(page.locator("html")).to_have_attribute("lang", language)
-        expect(page.locator("h1")).to_have_text(texts(language)["problem.401"])
+        expect(page.locator("h1")).to_have_text(texts(language)["login.title"])
         assert faults(page) == []
         assert walk(page) == []
     told = [line for line in window.complaints if "401 (Unauthorized)" not in line]

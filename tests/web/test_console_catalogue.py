@@ -16,6 +16,7 @@ from midsource.marketing.fields import FieldType
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
 from midsource.model.workflow import WorkflowState
+from midsource.security.roles import Permission, Role
 from midsource.web.console.catalogue import LANGUAGES, choose, texts
 from midsource.web.console.language import Words
 from midsource.web.console.menu import MENU
@@ -48,12 +49,15 @@ ENUMERATED = {
     "group": {group for group, _ in MENU},
     "role": {"marketing", "mid"},
     "said": SAID,
+    "operator_role": {f"{role}{how}" for role in Role for how in ("", "_how")},
+    "permission": {f"{permission}{how}" for permission in Permission for how in ("", "_how")},
+    "audit_via": {"console", "api"},
     "field_type": {kind.value for kind in FieldType},
     "finding": {"error", "warning", "info"},
     "phase": {"checks", "target", "personalisation", "hand-over"},
     "job": {"prepare", "handover", "order", "under_way", "waiting", "finished", "failed", "aborted"},
     "sandbox": {"absent", "garbled", "slow", "refuses"},
-    "problem": {"401", "401_how", "403", "404", "421", "421_how", "422", "429", "500", "503", "503_how"},
+    "problem": {"403", "404", "421", "421_how", "422", "429", "500", "503", "503_how"},
 }
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

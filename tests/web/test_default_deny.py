@@ -172,12 +172,15 @@ def test_an_action_asks_for_a_form_of_this_session_from_our_own_page(
     app: Starlette, tmp_path: Path, role: Role
 ) -> None:
     mine = access.ConsoleAccess.load(tmp_path, role)
-    form = {"cookie": f"{mine.cookie}={mine.session}", "content_type": "application/x-www-form-urlencoded"}
-    assert ask(app, "/", "POST", **form, x_csrf=mine.csrf)[0] == 200
-    assert ask(app, "/", "POST", **form, x_csrf=mine.csrf, sec_fetch_site="cross-site")[0] == 403
+    session = mine.start(ManualClock().now())
+    home = mine.visitor(session, ManualClock().now())
+    assert home is not None
+    form = {"cookie": f"{mine.cookie}={session}", "content_type": "application/x-www-form-urlencoded"}
+    assert ask(app, "/", "POST", **form, x_csrf=home.csrf)[0] == 200
+    assert ask(app, "/", "POST", **form, x_csrf=home.csrf, sec_fetch_site="cross-site")[0] == 403
     assert ask(app, "/", "POST", **form)[0] == 403
-    assert ask(app, "/", "POST", **form, x_csrf=mine.session)[0] == 403
-    assert ask(app, "/", "POST", cookie=form["cookie"], content_type="text/plain", x_csrf=mine.csrf)[0] == 415
+    assert ask(app, "/", "POST", **form, x_csrf=session)[0] == 403
+    assert ask(app, "/", "POST", cookie=form["cookie"], content_type="text/plain", x_csrf=home.csrf)[0] == 415
 
 
 def test_a_route_without_a_permission_cannot_be_added(tmp_path: Path, database: Database, role: Role) -> None:

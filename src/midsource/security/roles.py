@@ -62,6 +62,8 @@ class Visitor:
         return permission in self.permissions
 
 
+STRANGER = Visitor("", frozenset(), "console")
+"""Whoever is not signed in, on a page that is open to all."""
 SYSTEM = Visitor("system", frozenset(Permission), "system")
 """What midsource does by itself and somebody may ask about."""
 

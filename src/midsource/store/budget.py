@@ -13,6 +13,8 @@ WEB_POOL = 10
 """Eight requests at once, and two for the turns beside them (beat, sweep, feeds)."""
 WEB_PAGES = 4
 """Console pages read at the same time, on connections of their own."""
+WEB_ACCESS = 1
+"""Sessions and keys are looked up on a connection of their own."""
 WORKER_POOL = 12
 """Six slices at once with up to two connections each: a body in its transaction, and the journal or beat beside it."""
 ENGINE_POOL = 5
@@ -22,7 +24,12 @@ LEADER = 1
 MTA_POOL = 4
 """Leasing, settling, rendering ahead, beat."""
 
-BUDGET = {"web": WEB_POOL + WEB_PAGES, "worker": WORKER_POOL + ENGINE_POOL + LEADER, "mta": MTA_POOL, "sandbox": 0}
+BUDGET = {
+    "web": WEB_POOL + WEB_PAGES + WEB_ACCESS,
+    "worker": WORKER_POOL + ENGINE_POOL + LEADER,
+    "mta": MTA_POOL,
+    "sandbox": 0,
+}
 """Connections of one process, by kind."""
 COMMANDS = 12
 """Three commands at once, with a pool of four each: `status` in a loop beside an operator's own."""

@@ -29,11 +29,12 @@ from midsource.security.access import ConsoleAccess
 from midsource.store import processes
 from midsource.store.database import Database
 from midsource.web import problems
+from midsource.web.door import Door
 from midsource.web.guard import Guard
 from midsource.web.health import health_routes
 from midsource.web.link import Link
 from midsource.web.metrics import Counting, Metrics, Requests
-from midsource.web.routing import refuse_open_routes
+from midsource.web.routing import Open, refuse_open_routes
 from midsource.web.waiting import FeedWaiters
 
 THREADS = 8
@@ -64,7 +65,7 @@ def create_app(
     """Compose the web app of ``instance``.
 
     ``pages`` are further routes (the console), each with the permission it needs (web/routing.py). They find ``config``,
-    ``instance``, ``database`` and ``clock`` in ``request.app.state``. ``outer`` stands before the guard and sees every
+    ``instance``, ``database``, ``clock`` and ``door`` in ``request.app.state``. ``outer`` stands before the guard and sees every
     request and answer; it must not let anybody in. ``process`` names the heartbeat row; none without.
     Raises Unhealthy where the keys of the home folder cannot be read, Bug for a route without a permission.
     """
@@ -72,6 +73,7 @@ def create_app(
     threads = CapacityLimiter(THREADS)
     waiters = FeedWaiters(database, threads)
     requests = Requests()
+    door = Door(ConsoleAccess.load(config.home, instance.name), database, clock, instance.public_url)
     executor = uuid.uuid4().hex
     turns = [partial(_beat, database, process, executor)] if process else []
     routes: list[BaseRoute] = [
@@ -90,15 +92,17 @@ def create_app(
                 Guard,
                 role=instance.role,
                 database=database,
-                access=ConsoleAccess.load(config.home, instance.name),
+                clock=clock,
+                door=door,
+                open_paths=frozenset(route.path for route in pages if isinstance(route, Open)),
                 threads=threads,
             ),
         ],
         exception_handlers=_HANDLERS,
-        lifespan=_lifespan(waiters, turns, partial(_leave, database, process, executor)),
+        lifespan=_lifespan(waiters, turns, partial(_leave, door, database, process, executor)),
     )
     app.state.config, app.state.instance, app.state.database, app.state.clock = config, instance, database, clock
-    app.state.waiters = waiters
+    app.state.waiters, app.state.door = waiters, door
     return app
 
 
@@ -135,7 +139,8 @@ def _beat(database: Database, process: str, executor: str) -> None:
         processes.beat(conn, process, "web", executor)
 
 
-def _leave(database: Database, process: str, executor: str) -> None:
+def _leave(door: Door, database: Database, process: str, executor: str) -> None:
+    door.close()
     if not process:
         return
     try:

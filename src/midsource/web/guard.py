@@ -2,48 +2,63 @@
 
     /healthz, /readyz, /r/test     everybody
     /mid/…                         the key of an account (on a mid): ``Authorization: Bearer <key id>.<secret>``
-    anything else                  the console's token, or the cookie that was given for it
+    a route that says it is open   everybody, as a stranger without a permission unless they are signed in (log-in)
+    anything else                  whom the door knows: a session, an API key, the home's token (web/door.py)
 
-It stands before the router, so a route that somebody adds is closed until it is named here.
+It stands before the router, so a route that somebody adds is closed until it is named here or says itself that it is open
+(web/routing.py). A session may change something only from our own pages, and under ``/api/`` only with the session's csrf in a
+header; forms carry it in a field. What a known visitor may do, each route decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import partial
 from urllib.parse import parse_qs, urlencode
 
 from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from midsource.config import Role
 from midsource.mid import accounts
+from midsource.model.clock import Clock
 from midsource.model.errors import MidsourceError, NotFound
-from midsource.security.access import PARAMETER, ConsoleAccess, same_origin
-from midsource.security.roles import Permission, Visitor
+from midsource.security.access import PARAMETER, same_origin
+from midsource.security.roles import STRANGER, Visitor
 from midsource.store.database import Database
 from midsource.web import problems
+from midsource.web.door import Door, bearer
+from midsource.web.routing import CSRF_HEADER, require_csrf
 from midsource.wire.schema import PROTOCOL
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/r/test"})
 LINK = "/mid/"
+API = "/api/"
 PROTOCOL_HEADER = "x-midsource-protocol"
-SESSION_SECONDS = 12 * 3600
-"""A working day."""
 
 
 class Guard:
     """ASGI middleware; see the module. ``scope["state"]`` holds the ``account`` of a link request, the ``visitor`` of any other."""
 
     def __init__(
-        self, app: ASGIApp, *, role: Role, database: Database, access: ConsoleAccess, threads: CapacityLimiter
+        self,
+        app: ASGIApp,
+        *,
+        role: Role,
+        database: Database,
+        clock: Clock,
+        door: Door,
+        open_paths: Container[str],
+        threads: CapacityLimiter,
     ) -> None:
         self._app = app
         self._role = role
         self._database = database
-        self._access = access
+        self._clock = clock
+        self._door = door
+        self._open = open_paths
         self._threads = threads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,10 +84,10 @@ class Guard:
                 raise NotFound("this is a marketing instance, not a mid", "give the external account the URL of a mid")
             await self._admit_account(scope, headers)
             return None
-        return self._admit_operator(scope, headers)
+        return await self._admit_visitor(scope, headers)
 
     async def _admit_account(self, scope: Scope, headers: Headers) -> None:
-        key = _bearer(headers)
+        key = bearer(headers)
         account = await to_thread.run_sync(partial(self._account, key), limiter=self._threads) if key else None
         if account is None:
             raise problems.Unauthorised(
@@ -92,38 +107,42 @@ class Guard:
         with self._database.connection() as conn:
             return accounts.authenticate(conn, key)
 
-    def _admit_operator(self, scope: Scope, headers: Headers) -> Response | None:
+    async def _admit_visitor(self, scope: Scope, headers: Headers) -> Response | None:
+        method, path = scope["method"], scope["path"]
+        if method == "GET" and (answer := self._traded(scope)):
+            return answer
+        visitor = await self._visitor(scope)
+        if visitor is None:
+            raise problems.Unauthorised(
+                "nobody is signed in here",
+                "log in, send an API key, or open the address that `midsource up` and `midsource demo` print",
+            )
+        if visitor.via == "console":
+            if not same_origin(method, headers):
+                raise problems.Forbidden("the request came from another site", "use the page of the console itself")
+            if path.startswith(API) and method not in ("GET", "HEAD"):
+                require_csrf(visitor, headers.get(CSRF_HEADER, ""))
+        scope.setdefault("state", {})["visitor"] = visitor
+        return None
+
+    async def _visitor(self, scope: Scope) -> Visitor | None:
+        """Return who asks; on a route that is open to all, nobody is a stranger, also while the database is away."""
+        path = scope["path"]
+        try:
+            found = await self._door.visitor(scope)
+        except MidsourceError:
+            if path not in self._open:
+                raise
+            found = None
+        return STRANGER if found is None and path in self._open else found
+
+    def _traded(self, scope: Scope) -> Response | None:
+        """Trade the token in the address for a cookie, and leave no token in history and logs of proxies."""
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = query.pop(PARAMETER, [""])[0]
-        if given and scope["method"] == "GET" and self._access.admits_token(given):
-            return self._with_session(scope["path"] + (f"?{urlencode(query, doseq=True)}" if query else ""))
-        cookie = cookie_parser(headers.get("cookie", "")).get(self._access.cookie, "")
-        if self._access.admits_session(cookie):
-            if same_origin(scope["method"], headers):
-                self._note(scope, Visitor("home", frozenset(Permission), "console", self._access.csrf))
-                return None
-            raise problems.Forbidden("the request came from another site", "use the page of the console itself")
-        if self._access.admits_token(_bearer(headers)):
-            self._note(scope, Visitor("home", frozenset(Permission), "api"))
+        if not given or not self._door.access.admits_token(given):
             return None
-        raise problems.Unauthorised(
-            "this page is for the operator of midsource",
-            "open the address that `midsource up` and `midsource demo` print",
-        )
-
-    @staticmethod
-    def _note(scope: Scope, visitor: Visitor) -> None:
-        scope.setdefault("state", {})["visitor"] = visitor
-
-    def _with_session(self, target: str) -> Response:
-        """Trade the token in the address for a cookie, and leave no token in history and logs of proxies."""
+        target = scope["path"] + (f"?{urlencode(query, doseq=True)}" if query else "")
         response = RedirectResponse("/" + target.lstrip("/\\"), status_code=303)
-        response.set_cookie(
-            self._access.cookie, self._access.session, max_age=SESSION_SECONDS, httponly=True, samesite="strict"
-        )
+        self._door.give(scope, response, self._door.access.start(self._clock.now()))
         return response
-
-
-def _bearer(headers: Headers) -> str:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else ""

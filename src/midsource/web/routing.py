@@ -1,7 +1,8 @@
 """Routes that say what they need: the guard finds out who asks, a route decides whether that visitor may.
 
 ``Page`` answers GET, ``Action`` answers POST with the fields of a form. Both take the permission they need; a route that
-names none cannot be made, and ``refuse_open_routes`` keeps any other kind out of the app: default deny.
+names none cannot be made, and ``refuse_open_routes`` keeps any other kind out of the app: default deny. ``OpenPage`` and
+``OpenAction`` say themselves that they are for everybody: logging in.
 
 An action reads at most MAX_FORM_BYTES, and nothing is done before the form's ``csrf`` (or the header
 ``x-csrf``) is the visitor's: the origin was checked by the guard already, this is the second lock. It answers with
@@ -25,6 +26,8 @@ from midsource.web import bodies, problems
 
 MAX_FORM_BYTES = 2_000_000
 """The largest form holds a template: 1 MB of HTML is more than any provider shows."""
+MAX_OPEN_FORM_BYTES = 16_000
+"""Anybody may send it: a name and a password."""
 MAX_FIELDS = 200
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf"
@@ -78,6 +81,31 @@ class Action(Permitted):
         super().__init__(path, with_form, needs=needs, methods=["POST"])
 
 
+class Open(Route):
+    """A route that everybody reaches; its path has no parameters, because the guard goes by it."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], *, methods: list[str]) -> None:
+        assert "{" not in path
+        super().__init__(path, endpoint, methods=methods)
+
+
+class OpenPage(Open):
+    """A page for everybody: GET."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, endpoint, methods=["GET"])
+
+
+class OpenAction(Open):
+    """A form for everybody: POST, from our own page. There is no session yet that its csrf could be of."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request, Form], Awaitable[Response]]) -> None:
+        async def with_form(request: Request) -> Response:
+            return await endpoint(request, (await _fields(request, MAX_OPEN_FORM_BYTES))[0])
+
+        super().__init__(path, with_form, methods=["POST"])
+
+
 def visitor_of(scope: Scope) -> Visitor:
     """Return who makes the request; the guard has put it there."""
     found = scope.get("state", {}).get("visitor")
@@ -95,17 +123,30 @@ def require(visitor: Visitor, needs: Permission) -> None:
 
 
 def refuse_open_routes(routes: Iterable[BaseRoute]) -> None:
-    """Raise Bug for a route that would let every visitor in."""
+    """Raise Bug for a route that would let everybody in without saying so."""
     for route in routes:
-        if not isinstance(getattr(route, "needs", None), Permission):
+        if not isinstance(route, Open) and not isinstance(getattr(route, "needs", None), Permission):
             raise Bug(f"the route {getattr(route, 'path', route)!r} names no permission", "make it a Page or an Action")
 
 
+def require_csrf(visitor: Visitor, given: str) -> None:
+    """Raise Forbidden unless ``given`` is what forms of this visitor's session carry."""
+    if visitor.csrf and not hmac.compare_digest(given.encode("utf-8", "replace"), visitor.csrf.encode()):
+        raise problems.Forbidden("the form is not of this session", "load the page again and repeat")
+
+
 async def _form(request: Request) -> Form:
+    form, csrf = await _fields(request, MAX_FORM_BYTES)
+    require_csrf(visitor_of(request.scope), csrf or request.headers.get(CSRF_HEADER, ""))
+    return form
+
+
+async def _fields(request: Request, limit_bytes: int) -> tuple[Form, str]:
+    """Return the fields of the form in the body, and apart from them its csrf."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise problems.UnknownEncoding(f"a form of type {kind[:60]!r} cannot be read", "send it from the page itself")
-    body = await bodies.read(request, MAX_FORM_BYTES)
+    body = await bodies.read(request, limit_bytes)
     try:
         pairs = parse_qsl(
             body.decode("utf-8"), keep_blank_values=True, strict_parsing=bool(body), max_num_fields=MAX_FIELDS
@@ -113,8 +154,4 @@ async def _form(request: Request) -> Form:
     except ValueError as exc:
         raise problems.UnknownEncoding("the form cannot be read", "send it from the page itself") from exc
     form = {name: value.replace("\0", "") for name, value in pairs}
-    visitor = visitor_of(request.scope)
-    given = form.pop(CSRF_FIELD, "") or request.headers.get(CSRF_HEADER, "")
-    if visitor.csrf and not hmac.compare_digest(given.encode(), visitor.csrf.encode()):
-        raise problems.Forbidden("the form is not of this session", "load the page again and repeat")
-    return form
+    return form, form.pop(CSRF_FIELD, "")

@@ -17,7 +17,6 @@ from midsource.model.clock import Clock
 from midsource.model.errors import Unhealthy
 from midsource.net.clock import SystemClock
 from midsource.store.database import Database
-from midsource.web.api.app import api_routes
 from midsource.web.app import THREADS, create_app
 from midsource.web.console.face import Face
 from midsource.web.console.routes import console_routes
@@ -66,9 +65,8 @@ def compose(
 ) -> Starlette:
     """Return the whole web app of ``instance``: ``create_app`` with its console and its API."""
     console = console_routes(config, instance, database, clock)
-    api = api_routes(config, instance, database, clock)
     face = Middleware(Face, instance=instance)
-    return create_app(config, instance, database, clock, pages=[*pages, *console, *api], outer=[face], process=process)
+    return create_app(config, instance, database, clock, pages=[*pages, *console], outer=[face], process=process)
 
 
 def listening(instance: InstanceConfig) -> socket.socket:

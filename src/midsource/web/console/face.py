@@ -7,14 +7,14 @@ ASGI middleware, outside of the guard, for everything but the link API and healt
 2. assets are served; they hold nothing of anybody's, and the page that refuses needs them too;
 3. security headers are added to every answer;
 4. a refusal that left the guard or a page as JSON is shown to browsers (``Accept: text/html``) as a page in their
-   language, with the same status. Other clients get the JSON.
+   language, with the same status; where nobody is signed in that page is the log-in. Other clients get the JSON.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from http.cookies import CookieError
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
@@ -23,8 +23,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from midsource.config import InstanceConfig
+from midsource.security.access import own_path
 from midsource.web import problems
-from midsource.web.console.catalogue import choose
+from midsource.web.console.catalogue import LANGUAGES, choose
 from midsource.web.console.language import Words
 from midsource.web.console.render import ASSET_AT, Asset, render
 from midsource.wire.schema import Problem
@@ -136,7 +137,7 @@ class _Dress:
             await self._dressed(start)
             await self._send({"type": "http.response.body", "body": bytes(self._body), "more_body": more})
             return
-        page = self._page(start["status"], refused)
+        page = self._log_in() if start["status"] == 401 else self._page(start["status"], refused)
         for name in ("retry-after", "www-authenticate"):
             if value := Headers(raw=start["headers"]).get(name):
                 page.headers[name] = value
@@ -154,6 +155,17 @@ class _Dress:
             ),
             status,
         )  # fmt: skip
+
+    def _log_in(self) -> Response:
+        """Ask who it is, in the place of the page that was asked for; after that the reader is led there."""
+        words, query = Words(language_of(self._scope)), self._scope["query_string"].decode("latin-1")
+        asked = self._scope["path"] + (f"?{query}" if query else "")
+        target = own_path(asked if self._scope["method"] == "GET" else "/")
+        rendered = render(
+            "login.html", words, next=target, problem="", instance=self._instance.name, role=self._instance.role, here="",
+            in_language={code: f"?{urlencode({**dict(parse_qsl(query)), 'lang': code})}" for code in LANGUAGES},
+        )  # fmt: skip
+        return HTMLResponse(rendered, 401, headers={"content-language": words.language})
 
     async def _dressed(self, start: Message) -> None:
         headers = MutableHeaders(raw=start.setdefault("headers", []))

@@ -38,7 +38,12 @@ MENU: Sequence[tuple[str, Sequence[Entry]]] = (
     ),
     (
         "administration",
-        (Entry("sandbox", "/sandbox", MARKETING),),
+        (
+            Entry("operators", "/operators", BOTH, Permission.ADMINISTER),
+            Entry("keys", "/keys", BOTH, Permission.ADMINISTER),
+            Entry("audit", "/audit", BOTH, Permission.ADMINISTER),
+            Entry("sandbox", "/sandbox", MARKETING),
+        ),
     ),
 )
 """Groups in order, each with its entries; ``group.<name>`` is the text of a group."""

@@ -17,10 +17,13 @@ from midsource.model.clock import Clock
 from midsource.store.database import Database
 from midsource.web.console.frame import Frame
 from midsource.web.console.pages import (
+    audit,
     brands,
     delivery,
     lists,
+    login,
     new_delivery,
+    operators,
     people,
     previews,
     status,
@@ -28,6 +31,8 @@ from midsource.web.console.pages import (
     workflows,
 )
 
+ACCESS = (login.routes, operators.routes, audit.routes)
+"""Who may come in, and what they did: the same on both roles."""
 PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
     "marketing": (
         status.routes,
@@ -39,8 +44,9 @@ PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
         brands.routes,
         people.routes,
         lists.routes,
+        *ACCESS,
     ),
-    "mid": (),
+    "mid": (*ACCESS,),
 }
 """The families of pages of each role."""
 
