@@ -274,3 +274,14 @@ def test_reception_shows_in_the_counters_at_the_time_given(sender: Sender) -> No
     sender.put("1", lines([1]))
     with sender.mid.database.connection() as conn:
         assert scalar(conn, "select event_at from message") == sender.mid.clock.now()
+
+
+def test_values_and_addresses_come_to_the_ledger_as_they_were_sent(sender: Sender) -> None:
+    """Whatever looks like COPY's own signs, or like a key of the row, is data."""
+    hostile = {"a": "x\\\ty\nz\r\\N", "b": ',"id":7,"to":"', "c": {"d": [1, None, 2.5, "\\."]}, "é": "\u2028\x7f"}
+    wanted = {1: ("p1@d.test", hostile), 2: ('"odd \\" local"@d.test', {})}
+    rows = [PartRow(id=n, to=to, d=data) for n, (to, data) in wanted.items()]
+    sender.put("1", b"".join(map(wire.encode_row, rows)))
+    with sender.mid.database.connection() as conn:
+        found = conn.execute("select id, email, data from message order by id").fetchall()
+    assert {id_: (email, msgspec.json.decode(data)) for id_, email, data in found} == wanted

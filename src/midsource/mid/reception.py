@@ -36,7 +36,6 @@ from midsource.wire.schema import (
     Finalise,
     FinaliseAnswer,
     PartAnswer,
-    PartRow,
     RefusedRow,
 )
 
@@ -55,8 +54,9 @@ class PartTooLarge(UserError):
     http_status = 413
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True, gc=False):
+    """A row that can be taken. A struct, because making a frozen dataclass costs a tenth of all that a row costs."""
+
     id: int
     email: str
     domain: str
@@ -155,11 +155,13 @@ def _row(line: bytes) -> _Row:
     if row.id >= 1 << 63:
         raise UserError("the id does not fit into 63 bits")
     address = EmailAddress.parse(row.to)
-    return _Row(row.id, str(address), address.domain, _data(row), wire_rows.row_hash(wire_rows.encode_row(row)))
+    canonical = wire_rows.encode_row(row)
+    return _Row(row.id, str(address), address.domain, _data(canonical), wire_rows.row_hash(canonical))
 
 
-def _data(row: PartRow) -> str:
-    return msgspec.json.encode(row.d, order="sorted").decode()
+def _data(canonical: bytes) -> str:
+    """Return the values out of ``{"d":{…},"id":…,"to":"…"}``: within a string, quotes are escaped, so the last is the key."""
+    return canonical[len(b'{"d":') : canonical.rindex(b',"id":')].decode()
 
 
 class _OnlyId(msgspec.Struct):
@@ -234,15 +236,22 @@ def _known(conn: Connection, delivery: Delivery, rows: Sequence[_Row]) -> set[in
 
 def _copy(conn: Connection, delivery: Delivery, taken: Sequence[_Row], now: datetime) -> None:
     """Put rows into the ledger and count them: COPY takes all or none, so what was given is what is there."""
+    start, end = f"{delivery.account_id}\t{delivery.id}\t", f"\t{now.isoformat()}\n"
     with (
         conn.cursor() as cursor,
         cursor.copy("copy message (account_id, delivery_id, id, email, domain, data, event_at) from stdin") as copy,
     ):
-        for row in taken:
-            copy.write_row((delivery.account_id, delivery.id, row.id, row.email, row.domain, row.data, now))
+        copy.write(
+            "".join([f"{start}{row.id}\t{_text(row.email)}\t{row.domain}\t{_text(row.data)}{end}" for row in taken])
+        )
     domains = Counter(row.domain for row in taken)
     tally = [(delivery.id, domain, None, int(MessageState.PENDING), n) for domain, n in domains.items()]
     counters.write_batch(conn, delivery.account_id, [delivery.id], now, tally)
+
+
+def _text(text: str) -> str:
+    """Escape for COPY what holds no control character: an address has none, and JSON escapes its own."""
+    return text.replace("\\", "\\\\") if "\\" in text else text
 
 
 def _refuse_split_beside_whole(conn: Connection, delivery: Delivery, part: str) -> None:
