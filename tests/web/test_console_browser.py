@@ -34,7 +34,7 @@ ARGUMENTS = (
 )  # fmt: skip
 HEIGHTS = {390: 844, 768: 1024, 1280: 800}
 """By width."""
-PAGES = ("/", "/deliveries", "/deliveries/{running}?state=61", "/deliveries/{cut}", "/sandbox")
+PAGES = ("/", "/deliveries", "/deliveries/{running}", "/deliveries/{running}/log?state=61", "/deliveries/{cut}", "/sandbox")
 PATIENCE_MS = 10_000
 """For what is due at once; a machine under load takes its time."""
 REFRESHED_MS = REFRESH_SECONDS * 1_000 + PATIENCE_MS
@@ -194,9 +194,9 @@ def test_the_skip_link_leads_past_the_navigation(window: Window, path: str) -> N
 
 def test_a_changed_row_appears_without_a_reload_and_leaves_the_reader_where_they_are(phone: Window) -> None:
     number = phone.stage.scene.running
-    page = phone.open("/deliveries/{running}")
-    page.locator("input[name=email]").fill("half an addr")
-    link = page.locator("#live a[href='?state=1#log']")
+    page = phone.open("/deliveries")
+    page.locator("input[name=label]").fill("half a lab")
+    link = page.locator(f"#live a[href='/deliveries/{number}']")
     link.focus()
     page.evaluate("window.sameDocument = true")
     with phone.stage.console.database.transaction() as conn:
@@ -205,11 +205,11 @@ def test_a_changed_row_appears_without_a_reload_and_leaves_the_reader_where_they
             "where id = %s returning (figures->>'sent')::int", (number,),
         ).fetchone()  # fmt: skip
     assert row is not None
-    sent = page.locator(".figures tr", has_text=re.compile(rf"^{texts('en')['figure.sent']}"))
-    expect(sent.locator("td").first).to_have_text(str(row[0]), timeout=REFRESHED_MS)
+    sent = page.locator(".deliveries li", has=link).locator(".counts div").filter(has_text=re.compile(r"^\s*sent"))
+    expect(sent.locator("dd")).to_have_text(str(row[0]), timeout=REFRESHED_MS)
     assert page.evaluate("window.sameDocument")
     expect(link).to_be_focused()
-    expect(page.locator("input[name=email]")).to_have_value("half an addr")
+    expect(page.locator("input[name=label]")).to_have_value("half a lab")
     assert faults(page) == []
     assert phone.complaints == []
 
@@ -225,11 +225,11 @@ def test_figures_that_are_no_longer_fresh_are_said_to_be(phone: Window) -> None:
 
 
 def test_the_log_is_searched_with_its_form(phone: Window) -> None:
-    page = phone.open("/deliveries/{running}", "fr")
+    page = phone.open("/deliveries/{running}/log", "fr")
     words = texts("fr")
     page.get_by_label(words["log.state"]).select_option(label=words["message_state.2"])
     page.get_by_role("button", name=words["log.find"]).click()
-    expect(page).to_have_url(re.compile(r"\?state=2&email=#log$"))
+    expect(page).to_have_url(re.compile(r"\?state=2&reason=&email=$"))
     found = page.locator(f"table.log td[data-label='{words['log.state']}']")
     assert set(found.all_inner_texts()) == {words["message_state.2"]}
     page.get_by_role("link", name=LANGUAGES["pt"]).click()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midsource.marketing.fields import FieldType
+from midsource.marketing.waiting import Cause
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
 from midsource.model.workflow import WorkflowState
@@ -20,6 +21,7 @@ from midsource.security.roles import Permission, Role
 from midsource.web.console.catalogue import LANGUAGES, choose, texts
 from midsource.web.console.language import Words
 from midsource.web.console.menu import MENU
+from midsource.web.console.pages.delivery_list import STAGES
 from midsource.web.console.pages.figures import SHOWN
 from midsource.workflows import WORKFLOWS
 
@@ -55,6 +57,24 @@ ENUMERATED = {
     "field_type": {kind.value for kind in FieldType},
     "finding": {"error", "warning", "info"},
     "phase": {"checks", "target", "personalisation", "hand-over"},
+    "delivery_tab": {"summary", "log", "trail"},
+    "delivery_stage": set(STAGES) | {"any"},
+    "waits": {cause.value for cause in Cause},
+    "outlook": {"paused", "old", "still", "unknown"},
+    "order": {"prepare", "send", "pause", "resume", "stop"},
+    "moment": {"created", "confirmed", "started", "finished"},
+    "trail_verb": {
+        "create",
+        "edit",
+        "prepare",
+        "proof",
+        "send",
+        "pause",
+        "resume",
+        "stop",
+        "export",
+        "recompute",
+    },
     "job": {"prepare", "handover", "order", "under_way", "waiting", "finished", "failed", "aborted"},
     "sandbox": {"absent", "garbled", "slow", "refuses"},
     "problem": {"403", "404", "421", "421_how", "422", "429", "500", "503", "503_how"},

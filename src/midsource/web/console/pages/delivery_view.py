@@ -1,6 +1,6 @@
-"""Queries of the page of one delivery: its row without the content, its totals, parts, work and failures of the link.
+"""Queries of one delivery's pages: its row without the content, its totals, domains, waits, parts and work.
 
-Counts come from ``broad_log_total``, one statement for states and reasons and one for domains. Log rows: ``log_view``.
+Counts come from ``broad_log_total``. Rows of the log: marketing/log_search.py. What happened when: delivery_trail.py.
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ from psycopg.rows import class_row
 
 from midsource.engine import jobs
 from midsource.engine.jobs import Job
+from midsource.marketing import samples, waiting
+from midsource.marketing.waiting import Group, Wait
+from midsource.model.delivery import DeliveryState
 from midsource.model.errors import NotFound
-from midsource.model.message import MessageState, Reason
-from midsource.store.database import Connection, scalar
-from midsource.web.console.pages.log_view import reason_of
+from midsource.model.message import MessageState
+from midsource.policy import pace
+from midsource.policy.pace import Forecast
+from midsource.store import processes
+from midsource.store.database import Connection
 from midsource.web.console.pages.overview import DeliveryLine
 
 DOMAINS = 10
 DOMAIN_CANDIDATES = 100
 """Totals (of one domain, state and reason) whose domains may be among the largest: ten for each place."""
 JOBS = 6
-LINK_EVENTS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryDetail(DeliveryLine):
-    """A delivery as its page shows it."""
+    """A delivery as its pages show it."""
 
+    brand: str
+    template: str | None
     subject: str
     from_name: str
     from_address: str
@@ -41,11 +47,25 @@ class DeliveryDetail(DeliveryLine):
     validity_seconds: int
     retry_count: int
     retry_period_seconds: int
+    uncertain_policy: str
     ordered_at: datetime | None
+    confirmed_at: datetime | None
     targeted: int | None
     excluded: int | None
+    refused: int | None
     findings: list[dict[str, str]]
     phases: list[dict[str, Any]]
+    version: int
+    proof_of: int | None
+    proof_number: int
+
+    @property
+    def seconds_sent(self) -> float | None:
+        """How long it has been sending, or sent; None before it began."""
+        if self.started_at is None:
+            return None
+        end = self.finished_at or self.figures_at
+        return None if end is None else max(0.0, (end - self.started_at).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,54 +80,79 @@ class DomainRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkEvent:
-    """One call to the mid that failed."""
-
-    at: datetime
-    line: str
-
-
-@dataclass(frozen=True, slots=True)
 class Totals:
     """The delivery log, counted."""
 
     states: Mapping[MessageState, int]
-    excluded: Sequence[tuple[Reason, int]]
-    failed: Sequence[tuple[Reason, int]]
+    excluded: Sequence[tuple[int, int]]
+    failed: Sequence[tuple[int, int]]
+
+    @property
+    def known(self) -> int:
+        """Messages whose result the log knows."""
+        return sum(self.states.get(state, 0) for state in samples.DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The mid it goes to: when it last answered, and what is wrong with the link."""
+
+    label: str
+    url: str
+    heard_at: datetime | None
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStory:
-    """Everything on the page but the log rows. ``parts``: (acknowledged, all)."""
+    """Everything on the summary. ``parts``: (taken by the mid, all)."""
 
     row: DeliveryDetail
     totals: Totals
     domains: Sequence[DomainRow]
     parts: tuple[int, int]
     jobs: Sequence[Job]
-    link_events: Sequence[LinkEvent]
-    account_problem: str
+    account: Account
+    waits: Sequence[Wait]
+    groups: Sequence[Group]
+    forecast: Forecast
+    has_worker: bool
+
+    @property
+    def waits_for_worker(self) -> bool:
+        """Whether something is asked for that only a worker does, and none lives."""
+        asked = self.row.is_unconfirmed or any(job.outcome is None for job in self.jobs)
+        return asked and not self.has_worker
 
 
 _COLUMNS = sql.SQL(", ").join(sql.Identifier(field.name) for field in fields(DeliveryDetail))
 
 
-def story(conn: Connection, delivery_id: int) -> DeliveryStory:
-    """Read one delivery; raises NotFound."""
-    row = _row(conn, delivery_id)
-    problem = scalar(conn, "select last_problem from external_account where name = %s", (row.account,))
+def story(conn: Connection, delivery_id: int, now: datetime) -> DeliveryStory:
+    """Read the summary of one delivery; raises NotFound."""
+    row = detail(conn, delivery_id)
+    account = account_of(conn, row.account)
+    parts = waiting.parts_of(conn, [delivery_id]).get(delivery_id, (0, 0))
+    standing = samples.standing_of(
+        state=row.state, figures=row.figures, figures_at=row.figures_at, heard_at=account.heard_at,
+        retry_seconds=row.retry_period_seconds, earlier=samples.earlier(conn, [delivery_id]).get(delivery_id),
+    )  # fmt: skip
     return DeliveryStory(
         row,
         _totals(conn, delivery_id),
         _domains(conn, delivery_id),
-        _parts(conn, delivery_id),
+        parts,
         jobs.of_subject(conn, delivery_id, JOBS),
-        _link_events(conn, delivery_id),
-        problem or "",
+        account,
+        waiting.causes(row, parts, now),
+        waiting.groups(conn, row),
+        pace.forecast(standing, now),
+        processes.any_alive(conn, "worker"),
     )
 
 
-def _row(conn: Connection, delivery_id: int) -> DeliveryDetail:
+def detail(conn: Connection, delivery_id: int) -> DeliveryDetail:
+    """Read one delivery's row; raises NotFound."""
     with conn.cursor(row_factory=class_row(DeliveryDetail)) as cursor:
         found = cursor.execute(
             sql.SQL("select {} from delivery where id = %s").format(_COLUMNS), (delivery_id,)
@@ -115,6 +160,19 @@ def _row(conn: Connection, delivery_id: int) -> DeliveryDetail:
     if found is None:
         raise NotFound(f"there is no delivery {delivery_id}", "see the list of deliveries")
     return found
+
+
+def account_of(conn: Connection, name: str) -> Account:
+    """Return the external account a delivery goes to."""
+    row = conn.execute(
+        "select label, url, last_hello_at, last_problem from external_account where name = %s", (name,)
+    ).fetchone()
+    return Account(*row) if row else Account(name, "", None, "")
+
+
+def has_results(row: DeliveryDetail) -> bool:
+    """Tell whether the delivery has been sent in part or as a whole, so that figures of results are of interest."""
+    return DeliveryState(row.state) >= DeliveryState.START_PENDING or row.figures_at is not None
 
 
 def _totals(conn: Connection, delivery_id: int) -> Totals:
@@ -129,8 +187,8 @@ def _totals(conn: Connection, delivery_id: int) -> Totals:
     return Totals(states, _by_reason(rows, MessageState.IGNORED), _by_reason(rows, MessageState.FAILED))
 
 
-def _by_reason(rows: Sequence[tuple[int, int, int]], wanted: MessageState) -> list[tuple[Reason, int]]:
-    return [(reason_of(reason), n) for state, reason, n in rows if state == wanted]
+def _by_reason(rows: Sequence[tuple[int, int, int]], wanted: MessageState) -> list[tuple[int, int]]:
+    return [(reason, n) for state, reason, n in rows if state == wanted]
 
 
 def _domains(conn: Connection, delivery_id: int) -> list[DomainRow]:
@@ -151,19 +209,3 @@ def _domains(conn: Connection, delivery_id: int) -> list[DomainRow]:
         {"delivery": delivery_id, "candidates": DOMAIN_CANDIDATES, "shown": DOMAINS},
     ).fetchall()
     return [DomainRow(*row) for row in rows]
-
-
-def _parts(conn: Connection, delivery_id: int) -> tuple[int, int]:
-    row = conn.execute(
-        "select count(*) filter (where state = 'acknowledged'), count(*) from upload_part "
-        "where delivery_id = %s and state <> 'split'",
-        (delivery_id,),
-    ).fetchone()
-    return (row[0], row[1]) if row else (0, 0)
-
-
-def _link_events(conn: Connection, delivery_id: int) -> list[LinkEvent]:
-    rows = conn.execute(
-        "select at, line from link_event where delivery_id = %s order by id desc limit %s", (delivery_id, LINK_EVENTS)
-    ).fetchall()
-    return [LinkEvent(*row) for row in rows]
