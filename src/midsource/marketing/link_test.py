@@ -161,7 +161,7 @@ class _Test:
         self._fine("key", now, f"it knows us as {hello.account}")
         self._fine("protocol", now, str(PROTOCOL))
         apart = abs(self.skew) > MAX_SKEW_SECONDS
-        self._note("clock", f"{self.skew:+.1f} s", accounts.skew_sentence(self.skew) if apart else "")
+        self._note("clock", f"{round(self.skew, 1) + 0.0:+.1f} s", accounts.skew_sentence(self.skew) if apart else "")
         off = "The mid takes deliveries but does not send: dispatch is off there; see its `midsource status`."
         self._note("dispatch", "on" if hello.dispatch else "off", "" if hello.dispatch else off)
 

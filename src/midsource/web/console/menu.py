@@ -21,6 +21,7 @@ class Entry:
 
 BOTH = frozenset[Role]({"marketing", "mid"})
 MARKETING = frozenset[Role]({"marketing"})
+MID = frozenset[Role]({"mid"})
 
 MENU: Sequence[tuple[str, Sequence[Entry]]] = (
     (
@@ -34,7 +35,14 @@ MENU: Sequence[tuple[str, Sequence[Entry]]] = (
     ),
     (
         "production",
-        (Entry("workflows", "/workflows", BOTH),),
+        (
+            Entry("workflows", "/workflows", BOTH),
+            Entry("options", "/options", BOTH),
+            Entry("accounts", "/accounts", MARKETING),
+            Entry("submitters", "/accounts", MID),
+            Entry("processes", "/processes", BOTH),
+            Entry("sandbox", "/sandbox", MARKETING),
+        ),
     ),
     (
         "administration",
@@ -42,7 +50,7 @@ MENU: Sequence[tuple[str, Sequence[Entry]]] = (
             Entry("operators", "/operators", BOTH, Permission.ADMINISTER),
             Entry("keys", "/keys", BOTH, Permission.ADMINISTER),
             Entry("audit", "/audit", BOTH, Permission.ADMINISTER),
-            Entry("sandbox", "/sandbox", MARKETING),
+            Entry("api", "/api/v1/docs", BOTH),
         ),
     ),
 )

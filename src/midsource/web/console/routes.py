@@ -17,28 +17,38 @@ from midsource.model.clock import Clock
 from midsource.store.database import Database
 from midsource.web.console.frame import Frame
 from midsource.web.console.pages import (
+    accounts,
+    api_reference,
     audit,
     brands,
     delivery,
     lists,
     login,
+    mid_pages,
     new_delivery,
     operators,
+    options,
     people,
     previews,
+    processes,
+    sandbox,
     status,
     templates,
     workflows,
 )
 
-ACCESS = (login.routes, operators.routes, audit.routes)
-"""Who may come in, and what they did: the same on both roles."""
+ACCESS = (login.routes, operators.routes, audit.routes, api_reference.routes)
+"""Who may come in, what they did, and the API: the same on both roles."""
 PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
     "marketing": (
         status.routes,
         new_delivery.routes,
         delivery.routes,
         workflows.routes,
+        options.routes,
+        accounts.routes,
+        processes.routes,
+        sandbox.routes,
         templates.routes,
         previews.routes,
         brands.routes,
@@ -46,7 +56,7 @@ PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
         lists.routes,
         *ACCESS,
     ),
-    "mid": (*ACCESS,),
+    "mid": (mid_pages.routes, workflows.routes, options.routes, processes.routes, *ACCESS),
 }
 """The families of pages of each role."""
 

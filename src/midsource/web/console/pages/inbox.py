@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx2
 import msgspec
+
+from midsource.model.errors import NotFound
 
 ANSWER_SECONDS = 1.0
 """All of it, connecting to last byte: the sandbox is on this machine."""
@@ -46,6 +49,7 @@ class Summary(msgspec.Struct, frozen=True):
     duplicates: int
     unanswered: int
     by_domain: Mapping[str, Counted] = {}
+    by_personality: Mapping[str, Counted] = {}
     refused_since_start: Mapping[str, int] = {}
 
     @property
@@ -57,6 +61,11 @@ class Summary(msgspec.Struct, frozen=True):
     def providers(self) -> Sequence[tuple[str, Counted]]:
         """The largest domains."""
         return sorted(self.by_domain.items(), key=lambda item: (-item[1].distinct, item[0]))[:PROVIDERS]
+
+    @property
+    def personalities(self) -> Sequence[tuple[str, Counted]]:
+        """How its providers behaved, the most frequent first."""
+        return sorted(self.by_personality.items(), key=lambda item: (-item[1].distinct, item[0]))
 
     @property
     def others(self) -> int:
@@ -76,9 +85,54 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Messages(msgspec.Struct, frozen=True):
-    """The newest messages."""
+    """Messages, newest first. ``after``: the number below which the next page goes on; None: there is none older."""
 
     messages: tuple[Message, ...]
+    after: int | None = None
+
+
+class Mail(msgspec.Struct, frozen=True):
+    """One message, read. ``kept`` False: only its line is still there, and headers, text and html are None."""
+
+    n: int
+    at: datetime
+    mail_from: str
+    rcpt: str
+    subject: str
+    message_id: str
+    delivery: str
+    size: int
+    personality: str
+    answered: bool
+    duplicate: bool
+    tls: bool
+    kept: bool
+    headers: tuple[tuple[str, str], ...] | None = None
+    text: str | None = None
+    html: str | None = None
+    attachments: tuple[str, ...] | None = None
+    problems: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is looked for: in recipient, sender, subject and Message-ID; of one domain; of one delivery; older than ``after``."""
+
+    text: str = ""
+    domain: str = ""
+    delivery: str = ""
+    after: int | None = None
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether nothing is looked for: the newest messages."""
+        return self == Query()
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What is asked for, as an address has it."""
+        found = {"q": self.text, "domain": self.domain, "delivery": self.delivery}
+        return {name: value for name, value in found.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +150,7 @@ class Held:
     address: str
     summary: Summary
     messages: Sequence[Message]
+    after: int | None = None
 
 
 class _Ports(msgspec.Struct, frozen=True):
@@ -108,23 +163,50 @@ class Inbox:
     def __init__(self, home: Path) -> None:
         self._ports = home / "sandbox" / "ports.json"
 
-    async def look(self, *, messages: bool) -> Held | Unreachable:
-        """Return what it holds, with the newest messages if wanted."""
+    async def look(self, query: Query | None) -> Held | Unreachable:
+        """Return what it holds, with the messages of ``query`` (None: none)."""
+
+        async def ask(client: httpx2.AsyncClient, address: str) -> Held:
+            summary = await _ask(client, "/summary.json", Summary)
+            found = Messages(())
+            if query is not None:
+                after = {} if query.after is None else {"after": str(query.after)}
+                asked = urlencode({"limit": str(MESSAGES), **query.fields, **after})
+                found = await _ask(client, f"/inbox.json?{asked}", Messages)
+            return Held(address, summary, found.messages, found.after)
+
+        return await self._asked(ask)
+
+    async def mail(self, number: int) -> Mail | Unreachable:
+        """Return one message. Raises NotFound."""
+
+        async def ask(client: httpx2.AsyncClient, _address: str) -> Mail:
+            return await _ask(client, f"/inbox/{number}.json", Mail)
+
+        return await self._asked(ask)
+
+    async def raw(self, number: int) -> bytes | Unreachable:
+        """Return a message exactly as it arrived. Raises NotFound, also where it is not kept any more."""
+
+        async def ask(client: httpx2.AsyncClient, _address: str) -> bytes:
+            return await _body(client, f"/inbox/{number}/raw")
+
+        return await self._asked(ask)
+
+    async def _asked(self, ask: Callable[[httpx2.AsyncClient, str], Awaitable[T]]) -> T | Unreachable:
         port = self._port()
         if port is None:
             return Unreachable("absent", {})
         address = f"http://127.0.0.1:{port}"
         try:
             async with asyncio.timeout(ANSWER_SECONDS), _client(address) as client:
-                summary = await _ask(client, "/summary.json", Summary)
-                newest = await _ask(client, f"/inbox.json?limit={MESSAGES}", Messages) if messages else Messages(())
+                return await ask(client, address)
         except (TimeoutError, httpx2.TimeoutException):
             return Unreachable("slow", {"seconds": int(ANSWER_SECONDS)})
         except httpx2.ConnectError:
             return Unreachable("refuses", {})
         except (httpx2.HTTPError, msgspec.MsgspecError, _NotTheSandbox):
             return Unreachable("garbled", {})
-        return Held(address, summary, newest.messages)
 
     def _port(self) -> int | None:
         try:
@@ -145,12 +227,18 @@ def _client(address: str) -> httpx2.AsyncClient:
 
 
 async def _ask(client: httpx2.AsyncClient, path: str, shape: type[T]) -> T:
+    return msgspec.json.decode(await _body(client, path), type=shape)
+
+
+async def _body(client: httpx2.AsyncClient, path: str) -> bytes:
     body = bytearray()
     async with client.stream("GET", path) as answer:
+        if answer.status_code == 404 and path.startswith("/inbox/"):
+            raise NotFound("the sandbox holds no message of that number", "it was cleared, or is not kept any more")
         if answer.status_code != 200:
             raise _NotTheSandbox
         async for piece in answer.aiter_bytes():
             body += piece
             if len(body) > MAX_BYTES:
                 raise _NotTheSandbox
-    return msgspec.json.decode(bytes(body), type=shape)
+    return bytes(body)

@@ -60,7 +60,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
 
     async def accounts(request: Request) -> Response:
         found = await frame.reader.read(mid_view.accounts)
-        return frame.page(request, "mid_accounts.html", "accounts", accounts=found, live=True)
+        return frame.page(request, "mid_accounts.html", "submitters", accounts=found, live=True)
 
     return [
         Page("/", status),

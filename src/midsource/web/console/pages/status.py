@@ -1,7 +1,6 @@
-"""The status page and the sandbox's inbox.
+"""The status page of a marketing instance.
 
-GET /          processes, technical workflows, external accounts, latest deliveries, sandbox
-GET /sandbox   what the sandbox holds
+GET /          one line a problem; latest deliveries, sandbox, technical workflows, external accounts, processes
 """
 
 from __future__ import annotations
@@ -24,11 +23,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
 
     async def status(request: Request) -> Response:
         found = await frame.reader.read(partial(overview.overview, now=frame.clock.now()))
-        held = await inbox.look(messages=False)
+        held = await inbox.look(None)
         return frame.page(request, "status.html", "status", found=found, held=held, live=True)
 
-    async def sandbox(request: Request) -> Response:
-        held = await inbox.look(messages=True)
-        return frame.page(request, "sandbox.html", "sandbox", held=held, live=True)
-
-    return [Page("/", status), Page("/sandbox", sandbox)]
+    return [Page("/", status)]
