@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 
 from midsource.marketing.fields import FieldType
 from midsource.marketing.waiting import Cause
+from midsource.marketing import link_test
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
+from midsource.model.options import MARKETING_OPTIONS
 from midsource.model.workflow import WorkflowState
+from midsource.sandbox.personalities import Kind
 from midsource.security.roles import Permission, Role
 from midsource.web.console.catalogue import LANGUAGES, choose, texts
 from midsource.web.console.language import Words
@@ -40,6 +43,15 @@ ENUMERATED = {
     "workflow_flag": {"failed", "late"},
     "run_outcome": {"finished", "failed", "aborted", "running", "waiting"},
     "journal": {"warning", "error"},
+    "personality": {kind.value for kind in Kind},
+    "option_unit": {"calls", "rows", "retries"},
+    "option_meaning": {option.name.removesuffix("_<account>") for option in MARKETING_OPTIONS},
+    "pointer_of": {"deliveries", "logs"},
+    "link_step": set(link_test.STEPS),
+    "link_outcome": {outcome.value for outcome in link_test.Outcome},
+    "process_state": {"running", "silent", "stopped", "waiting"},
+    "process_stop": {"web", "worker", "mta", "sandbox"},
+    "mid_why": {"not_sending", "no_mta", "ready", "leased", "deferred"},
     "reason": {str(int(reason)) for reason in Reason},
     "figure": {state.label for state in SHOWN},
     "verb": {"start", "pause", "resume", "stop"},
