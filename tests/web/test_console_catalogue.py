@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midsource.marketing import link_test
 from midsource.marketing.fields import FieldType
 from midsource.marketing.waiting import Cause
-from midsource.marketing import link_test
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
 from midsource.model.options import MARKETING_OPTIONS
