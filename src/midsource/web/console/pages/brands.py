@@ -82,9 +82,7 @@ class _Brands:
         self, request: Request, given: Mapping[str, str], problems: Mapping[str, str], status: int
     ) -> Response:
         found = await self._frame.reader.read(seeds.all_seeds)
-        return self._frame.page(
-            request, "seeds.html", HERE, status=status, seeds=found, given=given, problems=problems
-        )
+        return self._frame.page(request, "seeds.html", HERE, status=status, seeds=found, given=given, problems=problems)
 
     async def add_seed(self, request: Request, form: Form) -> Response:
         visitor = visitor_of(request.scope)

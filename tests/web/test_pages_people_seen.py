@@ -1,0 +1,157 @@
+"""The pages of people and content in a real browser: at three widths, in three languages, with axe, and with no script."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tests.web.console_axe import violations
+from tests.web.console_looks import WITNESS, faults
+from tests.web.console_scene import HOSTILE, Scene, fill
+from tests.web.console_served import Console, serving
+from tests.web.test_console_browser import ARGUMENTS, BROWSERS, HEIGHTS, PATIENCE_MS
+
+from midsource.config import Config, InstanceConfig
+from midsource.marketing import fields, lists, person, seeds, segments, templates
+from midsource.net.clock import SystemClock
+from midsource.security import access
+from midsource.store.database import Database
+
+HTML = "<p>Hello {{ recipient.first_name }}</p><img src='https://far.example/x.png'><a href='{{ links.unsubscribe }}'>out</a>"
+PATHS = (
+    "/recipients", "/recipients/{person}", "/recipients/{person}/edit", "/recipients/{person}/erase", "/lists/1",
+    "/segments/edit?name=Sapo", "/fields", "/templates", "/templates/edit?name=Spring", "/brands/edit?name=default", "/seeds",
+    "/preview?template=Spring&as=ana@people.example", "/deliveries/{edited}/proof", "/deliveries/new?template=Spring",
+)  # fmt: skip
+LANGUAGE = {390: "pt", 768: "fr", 1280: "en"}
+"""Each width in another language: the longest words on the narrowest screen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A console with people and content, and the numbers that addresses need."""
+
+    console: Console
+    scene: Scene
+    person: int
+
+    def address(self, path: str, language: str) -> str:
+        """Return the address of one of ``PATHS``."""
+        filled = path.format(person=self.person, edited=self.scene.edited)
+        return f"{self.console.address}{filled}{'&' if '?' in filled else '?'}lang={language}"
+
+
+@pytest.fixture(scope="module")
+def stage(
+    make_database: Callable[..., str], migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    home = tmp_path_factory.mktemp("home")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    instance = InstanceConfig("marketing", "marketing", port=port)
+    with (
+        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
+        serving(Config(home, instances=(instance,)), instance, database) as address,
+    ):
+        scene = fill(database, SystemClock().now())
+        with database.transaction() as conn:
+            conn.execute("select setval('delivery_serial', 1000)")
+            fields.add_field(conn, "city", "text")
+            fields.add_field(conn, "birth_date", "date")
+            given = {
+                "email": "ana@people.example",
+                "first_name": f"Ana {HOSTILE}",
+                "city": "Vila Nova de Gaia",
+                "birth_date": "",
+            }
+            number = person.save(conn, given, opted_out=True)
+            conn.execute("update recipient set opted_out = true where id <= 9")
+            conn.execute(
+                "insert into list_member select %s, id from recipient",
+                (lists.ensure_list(conn, "Readers of the letter"),),
+            )
+            segments.create_segment(conn, "Sapo", "domain = 'sapo.example'")
+            seeds.add_seed(conn, "paula.wagner@atelier.example", "Paula")
+            template = templates.DeliveryTemplate(
+                "Spring",
+                "Hello {{ recipient.first_name }}",
+                HTML,
+                "{{ links.unsubscribe }}",
+                [],
+                5,
+                3_600,
+                432_000,
+                "hold",
+            )
+            templates.save_template(conn, template)
+        yield Stage(Console(home, database, address), scene, number)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"NO BROWSER: these pages are not tested as people see them; install one of {', '.join(BROWSERS)}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+def signed_in(stage: Stage, browser: Browser, width: int, *, scripts: bool = True) -> Page:
+    context = browser.new_context(viewport={"width": width, "height": HEIGHTS[width]}, java_script_enabled=scripts)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    if scripts:
+        page.add_init_script(WITNESS)
+    page.goto(f"{stage.console.address}/?token={access.token(stage.console.home)}")
+    return page
+
+
+@pytest.mark.parametrize("width", HEIGHTS)
+def test_pages_fit_and_are_readable(stage: Stage, chromium: Browser, width: int) -> None:
+    page = signed_in(stage, chromium, width)
+    wrong = {}
+    for path in PATHS:
+        answer = page.goto(stage.address(path, LANGUAGE[width]))
+        assert answer is not None
+        assert answer.status == 200, path
+        found = faults(page) + (violations(page) if width == 768 else [])
+        if found:
+            wrong[path] = found
+    page.context.close()
+    assert wrong == {}
+
+
+def test_the_frame_of_a_message_runs_nothing_and_fetches_nothing(stage: Stage, chromium: Browser) -> None:
+    page = signed_in(stage, chromium, 1280)
+    refused: dict[str, str | None] = {}
+    page.on("requestfailed", lambda request: refused.update({request.url: request.failure}))
+    answered: list[str] = []
+    page.on("response", lambda response: answered.append(response.url))
+    page.goto(stage.address("/preview?template=Spring&as=ana@people.example", "en"))
+    message = page.frame_locator("iframe.mail")
+    expect(message.locator("p")).to_have_text(f"Hello Ana {HOSTILE}")
+    page.wait_for_load_state("networkidle")
+    assert refused == {"https://far.example/x.png": "csp"}
+    assert [url for url in answered if not url.startswith(stage.console.address)] == []
+    page.context.close()
+
+
+def test_a_delivery_is_made_and_a_proof_sent_without_scripts(stage: Stage, chromium: Browser) -> None:
+    page = signed_in(stage, chromium, 390, scripts=False)
+    page.goto(stage.address("/deliveries/new?template=Spring", "en"))
+    page.get_by_label("Label").fill("May letter")
+    page.get_by_label("List", exact=True).select_option(label="Readers of the letter")
+    page.get_by_role("button", name="Make the delivery").click()
+    expect(page.get_by_role("status").filter(has_text="The delivery is made.")).to_be_visible()
+    number = page.url.partition("?")[0].rpartition("/")[2]
+    page.goto(f"{stage.console.address}/deliveries/{number}/proof")
+    page.get_by_label("Whose message").fill("ana@people.example")
+    page.get_by_role("button", name="Send the proof").click()
+    expect(page.get_by_role("link", name="Proof 1")).to_be_visible()
+    page.context.close()
