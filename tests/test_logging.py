@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midsource.cli.masking import masked, masked_value
+from midsource.cli.output import sentence_in
 
 PROGRAM = """
 import logging, threading
@@ -103,3 +104,9 @@ def test_values_keep_their_kind() -> None:
 def test_masking_takes_no_time_on_hostile_text() -> None:
     for text in ("a" * 200_000, "a@" * 100_000, "@" + "a." * 100_000, "bearer " * 30_000):
         masked(text)
+
+
+def test_a_failure_that_is_told_within_another_keeps_only_its_sentence() -> None:
+    line = "midsource: the database of marketing has schema none: run `midsource init`. [MS-500: docs/errors/MS-500.md]"
+    assert sentence_in(line) == "the database of marketing has schema none: run `midsource init`"
+    assert sentence_in("something else [MS-500]") == "something else [MS-500]"

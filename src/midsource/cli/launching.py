@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from midsource.cli.output import sentence_in
 from midsource.cli.session import Session, serving
 from midsource.cli.specs import process_specs
 from midsource.model.errors import Conflict, Failed, Unhealthy
@@ -134,4 +135,4 @@ def _last_line(path: Path) -> str:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return "no log"
-    return lines[-1][:300] if lines else "no log"
+    return sentence_in(lines[-1])[:300] if lines else "no log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -30,6 +31,12 @@ def say_error(sentence: str, code: str) -> None:
     err.print(
         f"midsource: {sentence} [{code}: {page_of(code)}]", markup=False, style="red" if err.is_terminal else None
     )
+
+
+def sentence_in(line: str) -> str:
+    """Return the sentence of a line that ``say_error`` printed elsewhere, to be part of another; any other line as it is."""
+    match = re.fullmatch(r"midsource: (.+?)\.? \[MS-\d{3}: [^\]]+\]", line)
+    return match[1] if match else line
 
 
 def page_of(code: str) -> str:
