@@ -14,7 +14,7 @@ from typing import Literal, cast
 
 from midsource.engine.work import Context
 from midsource.marketing import accounts, link_journal, pages, pointers, samples
-from midsource.marketing.link_journal import Method
+from midsource.marketing.link_journal import Call, Method
 from midsource.marketing.pointers import Lane, Lanes, MovedByHand
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import Failed
@@ -242,15 +242,8 @@ class FeedReader:
             following = link_journal.in_seconds(
                 pause_seconds(attempt, retry_after, 0.0), smaller.rows if too_much else None
             )
-        link_journal.record(
-            self._context.database,
-            self._context.say,
-            account=self._account,
-            method=METHODS[self._stream],
-            error=exc,
-            attempt=attempt,
-            line=link_journal.sentence(METHODS[self._stream], f"of {self._account}", exc, attempt, following),
-        )
+        call = Call(self._account, METHODS[self._stream], f"of {self._account}")
+        link_journal.record(self._context, call, exc, attempt, following)
         if not hopeful:
             raise exc
         self._lanes = self._open()

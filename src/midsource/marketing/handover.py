@@ -21,10 +21,10 @@ from midsource.engine.work import Context, JobKind, Report
 from midsource.marketing import accounts, deliveries, link_journal, orders, upload
 from midsource.marketing.brands import get_brand
 from midsource.marketing.deliveries import Delivery
-from midsource.marketing.link_journal import Method
+from midsource.marketing.link_journal import Call, Method
 from midsource.marketing.uploads import Uploads
 from midsource.model.delivery import DeliveryEvent, DeliveryState
-from midsource.model.errors import Conflict, Failed, MidsourceError, RemoteRefused
+from midsource.model.errors import Conflict, Failed, RemoteRefused
 from midsource.policy import parts
 from midsource.store.database import scalar
 from midsource.wire.client import MidClient
@@ -82,7 +82,7 @@ class _HandOver:
 
     def run(self) -> Report:
         self._context.beat()
-        pause = self._attempt(Method.SUBMIT, "", lambda: self._client.put_delivery(self._spec()))
+        pause = self._attempt(Method.SUBMIT, lambda: self._client.put_delivery(self._spec()))
         if pause is not None:
             return self._later(pause)
         for _ in range(RESENDS):
@@ -113,9 +113,7 @@ class _HandOver:
         messages, row_hash, refused = int(row[0]), int(row[1]) % HASH_MODULUS, int(row[2])
         claim = Finalise(messages=messages, row_hash=str(row_hash), parts=self._parts)
         answers: list[FinaliseAnswer] = []
-        pause = self._attempt(
-            Method.FINALISE, "", lambda: answers.append(self._client.finalise(self._delivery.id, claim))
-        )
+        pause = self._attempt(Method.FINALISE, lambda: answers.append(self._client.finalise(self._delivery.id, claim)))
         if pause is not None:
             return self._later(pause)
         answer = answers[0]
@@ -155,8 +153,10 @@ class _HandOver:
         now = self._context.clock.now()
         with self._context.database.transaction() as conn:
             deliveries.transition(conn, self._delivery.id, DeliveryEvent.HANDED_OVER)
-            started = scalar(
-                conn, "select min(stored_at) from upload_part where delivery_id = %s", (self._delivery.id,)
+            started = scalar(  # when the last part of the preparation was stored; children of parts are younger
+                conn,
+                "select max(stored_at) from upload_part where delivery_id = %s and strpos(part, '.') = 0",
+                (self._delivery.id,),
             )
             phase = {
                 "phase": "hand-over",
@@ -176,32 +176,21 @@ class _HandOver:
         self._context.say("info", f"handed over {messages} messages in {self._parts} parts, {refused} refused")
         return Report(rows_written=self._uploads.rows_sent, rows_refused=refused, then=_order_due(delivery))
 
-    def _attempt(self, method: Method, subject: str, call: Callable[[], object]) -> float | None:
+    def _attempt(self, method: Method, make: Callable[[], object]) -> float | None:
         """Make a call that concerns the whole delivery; a passing failure is recorded and gives the pause."""
+        call = Call(self._delivery.account, method, delivery_id=self._delivery.id)
         try:
-            call()
+            make()
         except (LinkFailure, RemoteRefused) as exc:
             with self._context.database.connection() as conn:
-                attempt = link_journal.next_attempt(conn, self._delivery.account, method, self._delivery.id)
+                attempt = link_journal.next_attempt(conn, call.account, method, call.delivery_id)
             if isinstance(exc, RemoteRefused):
-                self._record(method, subject, exc, attempt, exc.remedy)
+                link_journal.record(self._context, call, exc, attempt, exc.remedy)
                 raise
             seconds = parts.pause_seconds(attempt, exc.retry_after_seconds, self._chance())
-            self._record(method, subject, exc, attempt, link_journal.in_seconds(seconds))
+            link_journal.record(self._context, call, exc, attempt, link_journal.in_seconds(seconds))
             return seconds
         return None
-
-    def _record(self, method: Method, subject: str, exc: MidsourceError, attempt: int, following: str) -> None:
-        link_journal.record(
-            self._context.database,
-            self._context.say,
-            account=self._delivery.account,
-            method=method,
-            error=exc,
-            attempt=attempt,
-            line=link_journal.sentence(method, subject, exc, attempt, following),
-            delivery_id=self._delivery.id,
-        )
 
     def _spec(self) -> DeliverySpec:
         delivery = self._delivery

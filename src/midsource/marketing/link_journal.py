@@ -10,12 +10,13 @@ back-off (a dead mid costs one row a minute and account) and by retention.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from midsource.engine.work import Context
 from midsource.model.errors import MidsourceError
-from midsource.store.database import Connection, Database, scalar
+from midsource.store.database import Connection, scalar
 from midsource.wire.failures import answer_of, status_of
 
 MAX_LINE = 600
@@ -49,27 +50,28 @@ def in_seconds(seconds: float, rows: int | None = None) -> str:
     return f"next with {rows} rows in {pause}" if rows is not None else f"next in {pause}"
 
 
-def record(
-    database: Database,
-    say: Callable[[str, str], None],
-    *,
-    account: str,
-    method: Method,
-    error: MidsourceError,
-    attempt: int,
-    line: str,
-    delivery_id: int | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that failed: whose, which, about what (``subject``: 'part 17 of 40', or empty)."""
+
+    account: str
+    method: Method
+    subject: str = ""
+    delivery_id: int | None = None
+
+
+def record(context: Context, call: Call, error: MidsourceError, attempt: int, following: str) -> None:
     """Store one failure and say it in the journal; the account keeps the sentence as its last problem."""
-    say("warning", line)
-    with database.transaction() as conn:
+    line = sentence(call.method, call.subject, error, attempt, following)
+    context.say("warning", line)
+    with context.database.transaction() as conn:
         conn.execute(
             "insert into link_event (account, delivery_id, method, http_code, attempt, line) values (%s, %s, %s, %s, %s, %s)",
-            (account, delivery_id, str(method), status_of(error), attempt, line),
+            (call.account, call.delivery_id, str(call.method), status_of(error), attempt, line),
         )
         conn.execute(
             "update external_account set last_problem = %s where name = %s and last_problem <> %s",
-            (str(error)[:MAX_LINE], account, str(error)[:MAX_LINE]),
+            (str(error)[:MAX_LINE], call.account, str(error)[:MAX_LINE]),
         )
 
 

@@ -20,7 +20,7 @@ from midsource.engine import jobs
 from midsource.engine.work import Context, JobKind, Report
 from midsource.marketing import accounts, cancelling, deliveries, link_journal
 from midsource.marketing.deliveries import Delivery
-from midsource.marketing.link_journal import Method
+from midsource.marketing.link_journal import Call, Method
 from midsource.model.delivery import DeliveryEvent, DeliveryState, states_accepting
 from midsource.model.errors import Conflict, RemoteRefused, UserError
 from midsource.policy.parts import pause_seconds
@@ -204,14 +204,6 @@ def _tell(context: Context, delivery: Delivery, exc: LinkFailure | RemoteRefused
     retry_after = exc.retry_after_seconds if isinstance(exc, LinkFailure) else None
     seconds = pause_seconds(attempt, retry_after, _chance())
     following = link_journal.in_seconds(seconds) if isinstance(exc, LinkFailure) else exc.remedy
-    link_journal.record(
-        context.database,
-        context.say,
-        account=delivery.account,
-        method=Method.COMMAND,
-        error=exc,
-        attempt=attempt,
-        line=link_journal.sentence(Method.COMMAND, delivery.ordered or "", exc, attempt, following),
-        delivery_id=delivery.id,
-    )
+    call = Call(delivery.account, Method.COMMAND, delivery.ordered or "", delivery.id)
+    link_journal.record(context, call, exc, attempt, following)
     return seconds

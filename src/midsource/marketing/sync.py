@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from midsource.engine.work import Cancelled, Context, Report
 from midsource.marketing import accounts, link_journal
 from midsource.marketing.feed_reader import METHODS, FeedReader, Stream, Tally, activity_of
+from midsource.marketing.link_journal import Call
 from midsource.model.errors import Bug, Failed, MidsourceError, RemoteUnavailable
 from midsource.policy.parts import pause_seconds
 
@@ -104,7 +105,4 @@ def _pull_alone(context: Context, name: str, stream: Stream, share: _Share, tall
 
 
 def _tell(context: Context, name: str, stream: Stream, exc: MidsourceError) -> None:
-    line = link_journal.sentence(METHODS[stream], f"of {name}", exc, 1, exc.remedy)
-    link_journal.record(
-        context.database, context.say, account=name, method=METHODS[stream], error=exc, attempt=1, line=line
-    )
+    link_journal.record(context, Call(name, METHODS[stream], f"of {name}"), exc, 1, exc.remedy)

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from midsource.engine.work import Context
 from midsource.marketing import link_journal, options, upload
 from midsource.marketing.deliveries import Delivery
-from midsource.marketing.link_journal import Method
+from midsource.marketing.link_journal import Call, Method
 from midsource.marketing.upload import StoredPart
 from midsource.model.errors import MidsourceError, RemoteRefused
 from midsource.policy import parts
@@ -159,19 +159,8 @@ class Uploads:
         return False
 
     def _tell(self, part: StoredPart, exc: MidsourceError, attempt: int, following: str) -> None:
-        self._record(Method.APPEND, f"part {part.name} of {self.parts}", exc, attempt, following)
-
-    def _record(self, method: Method, subject: str, exc: MidsourceError, attempt: int, following: str) -> None:
-        link_journal.record(
-            self._context.database,
-            self._context.say,
-            account=self._delivery.account,
-            method=method,
-            error=exc,
-            attempt=attempt,
-            line=link_journal.sentence(method, subject, exc, attempt, following),
-            delivery_id=self._delivery.id,
-        )
+        call = Call(self._delivery.account, Method.APPEND, f"part {part.name} of {self.parts}", self._delivery.id)
+        link_journal.record(self._context, call, exc, attempt, following)
 
     def show_progress(self) -> None:
         """Show how many parts are acknowledged."""
