@@ -54,7 +54,9 @@ def mounts() -> dict[str, ApiMount]:
 
 def alive_worker(database: Database) -> None:
     with database.transaction() as conn:
-        conn.execute("insert into process (name, kind, host, pid, executor) values ('worker@x', 'worker', 'h', 1, 'e')")
+        conn.execute(
+            "insert into process (name, kind, host, pid, executor, beat_at) values ('worker@x', 'worker', 'h', 1, 'e', now() + interval '1 hour')"
+        )
 
 
 def test_every_operation_names_one_permission_and_tells_it_in_the_document(mounts: dict[str, ApiMount]) -> None:

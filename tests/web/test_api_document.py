@@ -53,7 +53,7 @@ def served(
             job = jobs.ask(conn, "prepare", scene.edited)
             (tmp_path / "schemathesis.toml").write_text(settings(scene.finished, job))
             conn.execute(
-                "insert into process (name, kind, host, pid, executor) values ('worker@x', 'worker', 'h', 1, 'e')"
+                "insert into process (name, kind, host, pid, executor, beat_at) values ('worker@x', 'worker', 'h', 1, 'e', now() + interval '1 hour')"
             )
             key = api_keys.issue(conn, at_command_line("tests"), "made up", list(Permission), SystemClock().now())
         with serving(Config(tmp_path, instances=(instance,)), instance, database) as address:
