@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+import msgspec
+
 from midsource.model.delivery import SENDING
 from midsource.policy.paths import BATCH_MESSAGES, Head, Want
 from midsource.store.database import Connection
@@ -86,8 +88,7 @@ class Lease:
         return (self.account_id, self.delivery_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A ledger row that waits to be sent. ``data`` is JSON as received; ``attempts`` counts the earlier tries."""
 
     id: int

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from midsource.mid.dispatch import Lease, Message
 from midsource.mid.records import Start
 from midsource.mid.render import Prepared, Rendered
@@ -51,8 +53,7 @@ class Held:
         return not self.busy and not self.unsettled
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Item:
+class Item(msgspec.Struct, frozen=True, eq=False):
     """A rendered message."""
 
     held: Held

@@ -54,8 +54,7 @@ _IDENTITY = struct.Struct(">IQQ")
 _values: Callable[[str], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True):
     """A message ready to go: ``mail_from``, Message-ID and wire form, already free of leading dots."""
 
     id: int
@@ -64,8 +63,7 @@ class Rendered:
     wire: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Unrendered:
+class Unrendered(msgspec.Struct, frozen=True):
     """A message that cannot be made, and why. ``is_bug``: our code broke, which content or data alone should never do."""
 
     id: int
