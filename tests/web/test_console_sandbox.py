@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import smtplib
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from tests.web.console_scene import HOSTILE
 from tests.web.console_served import Console
 
 SANDBOX = "import sys; from pathlib import Path; from midsource.sandbox.app import run; run(Path(sys.argv[1]))"
@@ -41,7 +43,7 @@ def _smtp_port(ports: Path, process: subprocess.Popen[bytes]) -> int:
     return port
 
 
-def post(port: int, *recipients: str) -> None:
+def post(port: int, *recipients: str, alternative: str = "") -> None:
     with smtplib.SMTP("127.0.0.1", port, timeout=10) as smtp:
         for number, recipient in enumerate(recipients):
             message = EmailMessage()
@@ -49,10 +51,12 @@ def post(port: int, *recipients: str) -> None:
             message["Subject"] = f"Olá <b>{number}</b>"
             message["Message-ID"] = f"<{number}@brand.example>"
             message.set_content("Hello")
+            if alternative:
+                message.add_alternative(alternative, subtype="html")
             smtp.send_message(message)
 
 
-def test_what_the_sandbox_holds_is_shown_and_leads_to_its_own_pages(
+def test_what_the_sandbox_holds_is_shown_and_found_again(
     console: Console, browser: httpx2.Client, smtp_port: int
 ) -> None:
     assert "No message yet." in browser.get("/sandbox?lang=en").text
@@ -60,11 +64,43 @@ def test_what_the_sandbox_holds_is_shown_and_leads_to_its_own_pages(
     page = browser.get("/sandbox?lang=en").text
     assert page.index("c@orange.example") < page.index("b@gmail.example"), "newest first"
     assert "Olá &lt;b&gt;2&lt;/b&gt;" in page
-    assert '<tr><th scope="row">gmail.example</th><td class="n">2</td></tr>' in page
+    assert re.search(r'href="/sandbox\?domain=gmail.example">gmail.example</a></th><td class="n">2</td>', page)
+    assert re.search(r'takes everything</th><td class="n">3</td>', page)
     assert "3 messages held" in browser.get("/").text
-    address = page.partition('href="http://127.0.0.1:')[2].partition('"')[0]
-    with httpx2.Client(trust_env=False) as own:
-        assert "c@orange.example" in own.get(f"http://127.0.0.1:{address}").text
+    found = browser.get("/sandbox", params={"q": "A@GMAIL", "domain": "gmail.example"}).text
+    assert 'value="A@GMAIL"' in found
+    assert re.findall(r'href="(/sandbox/\d+)"', found) == ["/sandbox/1"]
+    assert "No message matches" in browser.get("/sandbox", params={"q": HOSTILE}).text
+    assert HOSTILE not in browser.get("/sandbox", params={"q": HOSTILE}).text
+    older = browser.get("/sandbox", params={"after": "3"}).text
+    assert re.findall(r'href="(/sandbox/\d+)"', older) == ["/sandbox/2", "/sandbox/1"]
+    assert browser.get("/sandbox", params={"after": "x"}).status_code == 422
+
+
+def test_one_message_is_shown_in_a_frame_without_any_right(
+    console: Console, browser: httpx2.Client, smtp_port: int
+) -> None:
+    post(smtp_port, "a@gmail.example", alternative=f"<p>Bonjour</p>{HOSTILE}<img src='https://far.example/x.png'>")
+    page = browser.get("/sandbox/1?lang=en")
+    assert page.status_code == 200
+    assert HOSTILE not in page.text
+    assert 'sandbox="allow-popups allow-popups-to-escape-sandbox"' in page.text
+    assert "frame-src 'self'" in page.headers["content-security-policy"]
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "&lt;0@brand.example&gt;" in page.text
+    framed = browser.get("/sandbox/1/html")
+    policy = framed.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-popups")
+    assert "default-src 'none'" in policy
+    assert "script" not in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "<p>Bonjour</p>" in framed.text
+    raw = browser.get("/sandbox/1/raw")
+    assert raw.headers["content-type"].startswith("text/plain")
+    assert "Message-ID: <0@brand.example>" in raw.text
+    for absent in ("/sandbox/2", "/sandbox/2/html", "/sandbox/2/raw"):
+        assert browser.get(absent).status_code == 404
+    assert browser.get("/sandbox/x").status_code == 422
 
 
 def test_a_sandbox_that_has_gone_is_said(console: Console, browser: httpx2.Client, smtp_port: int) -> None:
