@@ -59,7 +59,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
 
     async def listing(request: Request) -> Response:
-        views, stand = await frame.reader.read(partial(_all, role=frame.instance.role))
+        views, stand = (await frame.reader.read(_all)) if frame.instance.role == "marketing" else ((), {})
         return frame.page(
             request, "options.html", "options", options=views, positions=stand, settings=_settings(frame), live=False
         )
@@ -113,9 +113,7 @@ async def _change(frame: Frame, request: Request, name: str, form: Form) -> Resp
     return done(path, "option_set")
 
 
-def _all(conn: Connection, *, role: str) -> tuple[Sequence[OptionView], Mapping[str, Position]]:
-    if role != "marketing":
-        return (), {}
+def _all(conn: Connection) -> tuple[Sequence[OptionView], Mapping[str, Position]]:
     return options.list_options(conn), {position.option: position for position in standing.positions(conn)}
 
 
