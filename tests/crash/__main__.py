@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.crash.plan import plan
+from tests.crash.quick import QuickHome
 from tests.crash.report import Report, progress_line
 from tests.crash.rounds import Round
 from tests.crash.runner import run
@@ -49,7 +50,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # also where the shell that started us ignored it
         signal.signal(number, _leave)
     _say(f"seed {seed}: {report.wanted} rounds of {asked.people} people, report in {asked.report}")
-    run(plan(seed, asked.rounds)[asked.first - 1 :], asked.people, asked.report.with_suffix(".logs"), done)
+    run(plan(seed, asked.rounds)[asked.first - 1 :], asked.people, asked.report.with_suffix(".logs"), done, QuickHome)
     _say(
         f"seed {seed}: {len(report.rounds)} rounds in {report.seconds / 60:.0f} minutes, {len(report.failed)} with findings"
     )

@@ -42,16 +42,15 @@ class Progress:
         """Whether nothing moves any more."""
         return DeliveryState(self.state) in FINAL
 
-    @property
-    def phase(self) -> Phase:
-        """The first phase that is not done."""
+    def phase(self, aimed: Phase) -> Phase:
+        """Return the first phase that is not done; logs return while others are sent, so that one is met where aimed at."""
         if self.state < DeliveryState.MESSAGE_FINALISED:
             return Phase.PREPARING
         if self.at_mid < self.people or self.state < DeliveryState.READY:
             return Phase.HANDING_OVER
-        if self.outcomes < self.people:
-            return Phase.SENDING
-        return Phase.LOG_RETURN if self.logged < self.people else Phase.FINISHING
+        if aimed is Phase.LOG_RETURN and 0 < self.logged < self.people:
+            return Phase.LOG_RETURN
+        return Phase.SENDING if self.outcomes < self.people else Phase.FINISHING
 
     def has_reached(self, phase: Phase, share: float) -> bool:
         """Whether so much of a phase is done."""

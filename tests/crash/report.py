@@ -87,7 +87,7 @@ class Report:
         return ["| | |", "|---|---|", *rows, ""]
 
     def _kills(self) -> list[str]:
-        count = Counter((struck.kind, struck.progress.phase) for one in self.rounds for struck in one.hits)
+        count = Counter((struck.kind, struck.phase) for one in self.rounds for struck in one.hits)
         rows = [
             f"| {kind} | "
             + " | ".join(str(count[kind, phase]) for phase in Phase)
@@ -104,7 +104,7 @@ class Report:
 
 def progress_line(one: Round) -> str:
     """Return one line for a terminal."""
-    kills = "; ".join(f"{struck.kind} {struck.progress.phase}" for struck in one.hits)
+    kills = "; ".join(f"{struck.kind} {struck.phase}" for struck in one.hits)
     doubt = f"{one.uncertain} uncertain of at most {one.bound}"
     verdict = "ok" if not one.findings else f"FINDING {one.findings[0][:300]}"
     return f"round {one.plan.number}: {one.seconds:.1f} s, {kills}, {doubt}, {one.twice} twice: {verdict}"
@@ -123,7 +123,7 @@ def _median_and_longest(rounds: list[Round]) -> str:
 
 
 def _row(one: Round) -> str:
-    kills = "<br>".join(f"{struck.kind}: {struck.progress.phase} ({struck.progress})" for struck in one.hits)
+    kills = "<br>".join(f"{struck.kind}: {struck.phase} ({struck.progress})" for struck in one.hits)
     back = "<br>".join("never" if s.back_seconds is None else f"{s.back_seconds:.1f}" for s in one.hits)
     verdict = "ok" if not one.findings else "**finding**"
     figures = (one.plan.number, kills, f"{one.seconds:.1f}", back, one.uncertain, one.bound, one.twice, one.plan.policy)
@@ -135,7 +135,7 @@ def _as_dict(one: Round) -> dict[str, Any]:
         "round": one.plan.number, "delivery": one.delivery, "policy": one.plan.policy, "seconds": round(one.seconds, 2),
         "planned": [str(strike) for strike in one.plan.strikes],
         "kills": [
-            {"kind": s.kind, "phase": s.progress.phase, "progress": str(s.progress), "at": s.at.isoformat(),
+            {"kind": s.kind, "phase": s.phase, "progress": str(s.progress), "at": s.at.isoformat(),
              "connections": s.connections, "back_seconds": s.back_seconds}
             for s in one.hits
         ],

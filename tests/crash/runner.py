@@ -23,11 +23,13 @@ DOMAINS = ("gmail", "orange", "outlook", "sapo", "laposte", "free", "yahoo", "gm
 """Providers of the sandbox that take everything: whatever is lost or doubled is our doing."""
 
 
-def run(plans: Sequence[RoundPlan], people: int, keep: Path, done: Callable[[Round], None]) -> None:
+def run(
+    plans: Sequence[RoundPlan], people: int, keep: Path, done: Callable[[Round], None], kind: type[Home] = Home
+) -> None:
     """Do these rounds; ``done`` gets each one as it ends. Logs of homes with findings are copied into ``keep``."""
     left = list(plans)
     while left:
-        with new_home(people) as home:
+        with new_home(people, kind) as home:
             for plan in left[:HOME_ROUNDS]:
                 left.pop(0)
                 eye = Eye(home)
@@ -43,11 +45,11 @@ def run(plans: Sequence[RoundPlan], people: int, keep: Path, done: Callable[[Rou
 
 
 @contextmanager
-def new_home(people: int) -> Iterator[Home]:
+def new_home(people: int, kind: type[Home] = Home) -> Iterator[Home]:
     """Make a home that runs, with so many people on a list; it is ended and removed."""
     folder = Path(tempfile.mkdtemp(prefix="midsource-crash-", dir="/tmp"))
     folder.chmod(0o711)  # root's PostgreSQL runs as another user, and lives inside it
-    home = Home(folder / "h")
+    home = kind(folder / "h")
     try:
         home.init()
         home.up()

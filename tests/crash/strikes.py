@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tests.crash.plan import Kind, Strike
+from tests.crash.plan import Kind, Phase, Strike
 from tests.crash.progress import Eye, Progress
 from tests.story.home import Home
 
@@ -20,7 +20,8 @@ from midsource.model.errors import MidsourceError
 from midsource.net.clock import SystemClock
 from midsource.supervise.control import ControlClient
 from midsource.supervise.places import HomeFiles
-from midsource.supervise.state import Phase, State
+from midsource.supervise.state import Phase as ServerPhase
+from midsource.supervise.state import State
 
 ESTABLISHED = "01"
 """State of a connection in /proc/net/tcp (include/net/tcp_states.h)."""
@@ -38,6 +39,11 @@ class Hit:
     connections: int
     back_seconds: float | None = None
     _struck: float = 0.0
+
+    @property
+    def phase(self) -> Phase:
+        """What it met."""
+        return self.progress.phase(self.strike.phase)
 
     @property
     def kind(self) -> Kind:
@@ -111,7 +117,7 @@ def _is_back(home: Home, eye: Eye, kind: Kind, pid: int) -> bool:
                 return int(str(ControlClient(home.path).call("status")["pid"])) != pid
             case Kind.POSTGRES | Kind.POSTGRES_RESTART | Kind.POSTGRES_HOLDER | Kind.POSTGRES_BACKEND:
                 state = State.read(HomeFiles(home.path))
-                runs = state.phase is Phase.RUNNING and pid not in (state.holder, state.postmaster)
+                runs = state.phase is ServerPhase.RUNNING and pid not in (state.holder, state.postmaster)
                 return runs and bool(eye.ask("mid1", "select 1")) and not Path(f"/proc/{pid}").exists()
             case _:
                 rows = rows_of(ControlClient(home.path).call("ps"))
