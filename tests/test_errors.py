@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def test_no_two_pages_say_the_same() -> None:
             said[text] = code
 
 
+@pytest.mark.parametrize("code", codes())
+def test_a_page_names_commands_that_exist(code: str) -> None:
+    commands = {words for words, _ in reference.commands()}
+    groups = {words.split()[0] for words in commands if " " in words}
+    text = (PAGES / f"{code}.md").read_text(encoding="utf-8")
+    named = re.findall(r"`midsource ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", text)
+    wanted = [words if words.split()[0] in groups else words.split()[0] for words in named]
+    assert [words for words in wanted if words not in commands] == []
+
+
 @pytest.mark.parametrize("code", [code for code in codes() if code not in SILENT])
 def test_the_messages_of_a_page_are_those_of_the_product(code: str) -> None:
     patterns = list(said_with(code))
@@ -118,25 +129,53 @@ def spoken(line: str, code: str) -> str | None:
     return None if re.match(r"[A-Z]\w+ part \d", line) else line + ("" if line.endswith(".") else ".")
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What of the product's source says something: calls by name, classes, and tuples."""
+
+    calls: dict[str, list[ast.Call]]
+    classes: list[ast.ClassDef]
+    tuples: list[ast.Tuple]
+
+
+@cache
+def source() -> Source:
+    """Read the product once: every message is looked for in all of it."""
+    found = Source({}, [], [])
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(parsed(path)):
+            match node:
+                case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+                    found.calls.setdefault(name, []).append(node)
+                case ast.ClassDef():
+                    found.classes.append(node)
+                case ast.Tuple():
+                    found.tuples.append(node)
+    return found
+
+
 def said_with(code: str) -> Iterator[str]:
     """Yield a pattern for each sentence that the code says with ``code``, names and figures left open."""
     names = {kind.__name__ for kind in reference.error_classes() if kind.code == code}
-    for path in sorted(SOURCE.rglob("*.py")):
-        tree = parsed(path)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and node.name in names:
-                yield from (pattern for call in calls(node, {"__init__"}) if (pattern := sentence(call.args)))
-            if isinstance(node, ast.Tuple) and node.elts and literal(node.elts[0]) == code:
-                yield sentence(node.elts[1:]) or ""
-        for call in calls(tree, names | {"_unreached"} if "LinkFailure" in names else names):
+    for node in source().classes:
+        if node.name in names:
+            inits = (
+                call for call in ast.walk(node) if isinstance(call, ast.Call) and "__init__" in ast.dump(call.func)
+            )
+            yield from (pattern for call in inits if (pattern := sentence(call.args)))
+    for pair in source().tuples:
+        if pair.elts and literal(pair.elts[0]) == code:
+            yield sentence(pair.elts[1:]) or ""
+    for name in names | ({"_unreached"} if "LinkFailure" in names else set()):
+        for call in source().calls.get(name, []):
             yield sentence(call.args) or ""
             yield from (pattern for argument in call.args if (pattern := sentence([argument], inside=True)))
-        yield from beside(tree, code)
+    yield from beside(code)
 
 
-def beside(tree: ast.Module, code: str) -> Iterator[str]:
+def beside(code: str) -> Iterator[str]:
     """Yield what is said where the code stands as an argument: ``Problem(code=…)`` and ``say_error(…, code)``."""
-    for call in calls(tree, {"Problem", "say_error", "problem"}):
+    for call in (call for name in ("Problem", "say_error") for call in source().calls.get(name, [])):
         named = {word.arg: word.value for word in call.keywords}
         if "code" in named and code_of(named["code"]) == code:
             yield sentence([named[word] for word in ("cause", "remedy") if word in named]) or ""
@@ -149,14 +188,6 @@ def code_of(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         return next((kind.code for kind in reference.error_classes() if kind.__name__ == node.value.id), "")
     return literal(node)
-
-
-def calls(tree: ast.AST, names: set[str]) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in names:
-                yield node
 
 
 def sentence(arguments: list[ast.expr], *, inside: bool = False) -> str | None:

@@ -14,7 +14,9 @@ from tests.web.console_served import Console, serving
 
 from midsource.config import Config, InstanceConfig
 from midsource.model.metrics import METRICS, of_role
-from midsource.security import access
+from midsource.net.clock import SystemClock
+from midsource.security import access, api_keys
+from midsource.security.roles import Permission, at_command_line
 from midsource.store import migrate
 from midsource.store.database import Database
 from midsource.web import metrics
@@ -54,6 +56,19 @@ def test_a_stranger_gets_nothing_also_from_this_machine(console: Console) -> Non
         answer = httpx2.get(f"{console.address}/metrics", headers=headers, trust_env=False)
         assert answer.status_code == 401
         assert "midsource_" not in answer.text
+
+
+def test_a_key_with_its_scope_reads_figures_and_nothing_else(console: Console) -> None:
+    now = SystemClock().now()
+    with console.database.transaction() as conn:
+        key = api_keys.issue(conn, at_command_line("tests"), "prometheus", [Permission.METRICS], now, None)
+        other = api_keys.issue(conn, at_command_line("tests"), "reader", [Permission.SEE], now, None)
+    headers = {"authorization": f"Bearer {key}"}
+    with httpx2.Client(base_url=console.address, headers=headers, trust_env=False) as client:
+        assert "midsource_build_info" in scraped(client)
+        assert client.get("/deliveries").status_code in (401, 403)
+    answer = httpx2.get(f"{console.address}/metrics", headers={"authorization": f"Bearer {other}"}, trust_env=False)
+    assert answer.status_code == 403
 
 
 def test_what_is_scraped_is_what_is_declared(scene: Scene, scraper: httpx2.Client) -> None:
