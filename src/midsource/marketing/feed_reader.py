@@ -2,7 +2,8 @@
 
 Each page is one transaction: rows, totals, pointer and option together, or nothing; so a killed worker loses at most the
 page in its hands. A page that fails for its size or its time is halved and asked again at once, six times in a row at
-most, and the smaller window is remembered with the pointer. While a delivery runs, the call waits at the mid for the next
+most, and the smaller window is remembered with the pointer. While a page is written the next one is on its way
+(read_ahead.py). While a delivery runs, the call waits at the mid for the next
 result. Once nothing runs any more one more page is read, which holds the last results.
 """
 
@@ -16,6 +17,7 @@ from midsource.engine.work import Context
 from midsource.marketing import accounts, link_journal, pages, pointers, samples
 from midsource.marketing.link_journal import Call, Method
 from midsource.marketing.pointers import Lane, Lanes, MovedByHand
+from midsource.marketing.read_ahead import ReadAhead
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import Failed
 from midsource.policy.parts import pause_seconds
@@ -94,6 +96,7 @@ class FeedReader:
         self._wait = wait
         self._tally = tally
         self._lanes = self._open()
+        self._ahead = ReadAhead(client.feed_logs if stream == "logs" else client.feed_deliveries, context.clock)
         self._recent_at = 0.0  # boot time from which the recent lane is due
         self._failed = 0
         self._rewinds = 0
@@ -104,6 +107,10 @@ class FeedReader:
 
     def run(self) -> None:
         """Read pages until there is nothing more, or the slice is over."""
+        with self._ahead:
+            self._run()
+
+    def _run(self) -> None:
         self._tally.window_from.append(show(self._lanes.backlog.reached_at))
         more, activity, answered, asked = True, "idle", False, 0.0
         while self._pages < self._most_pages and self._context.clock.boot_seconds() < self._deadline:
@@ -177,15 +184,18 @@ class FeedReader:
 
     def _page(self, lane: Lane, wait: float) -> LogPage | DeliveryPage | None:
         """Ask for one page and keep it; None when it has to be asked again."""
-        feed = self._client.feed_logs if self._stream == "logs" else self._client.feed_deliveries
-        asked = self._context.clock.boot_seconds()
         try:
             since = None if lane.cursor else lane.reached_at
-            answer = feed(after=lane.cursor, since=since, limit=lane.window.rows, wait=wait)
+            asked = self._ahead.take(lane.cursor) or self._ahead.ask(
+                after=lane.cursor, since=since, limit=lane.window.rows, wait=wait
+            )
+            answer = asked.answer
             if isinstance(answer, Rewound):
                 self._rewound(lane, answer)
                 return None
-            self._keep(lane, answer, 0.0 if wait else self._context.clock.boot_seconds() - asked)
+            if answer.head.more and self._pages + 1 < self._most_pages:
+                self._ahead.begin(answer.head.cursor, lane.window.rows, held=lane.cursor)
+            self._keep(lane, answer, 0.0 if wait else asked.seconds)
         except (LinkFailure, StatementTimeout) as exc:
             self._shrink(lane, exc)
             return None

@@ -61,12 +61,21 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a reader wants: a stream from ``after`` (or from ``since``, or from the oldest kept), at most ``limit`` rows."""
+    """What a reader wants: a stream from ``after`` (or from ``since``, or from the oldest kept), at most ``limit`` rows.
+
+    ``held``: the cursor up to which it has everything durably, "" for none; None: that is ``after``.
+    """
 
     stream: Stream
     after: str = ""
     since: datetime | None = None
     limit: int = MAX_PAGE_ROWS
+    held: str | None = None
+
+    @property
+    def acknowledged(self) -> str:
+        """The cursor before which the reader needs nothing any more."""
+        return self.after if self.held is None else self.held
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,8 +192,8 @@ class Link:
 
     def _page(self, account_id: int, ask: feed.Ask, encoding: str) -> tuple[feed.Page, bytes]:
         page = feed.read_page(self._database, account_id, ask, self._clock.now())
-        if ask.after:
-            given = Cursor.parse(ask.after)
+        if ask.acknowledged:
+            given = Cursor.parse(ask.acknowledged)
             feed.acknowledge(self._database, account_id, ask.stream, given, self._clock.now())
         body = msgspec.json.encode(page.head) + b"\n" + page.lines
         if encoding == "zstd":
@@ -255,7 +255,7 @@ def _ask(request: Request) -> tuple[feed.Ask, float]:
         raise UserError(
             f"the query of the feed cannot be read ({exc})", "limit and wait are numbers, since a time"
         ) from exc
-    return feed.Ask(stream, query.get("after", ""), since, limit), wait
+    return feed.Ask(stream, query.get("after", ""), since, limit, query.get("held")), wait
 
 
 def _zoned(text: str) -> bool:

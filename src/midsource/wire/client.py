@@ -202,15 +202,20 @@ class MidClient:
             "POST", f"deliveries/{delivery_id}/commands", CommandAnswer, content=content, seconds=self._timeouts.part
         )
 
-    def feed_logs(self, *, after: str, since: datetime | None, limit: int, wait: float = 0) -> LogPage | Rewound:
-        """Read a page of outcomes: after a cursor, or from a time, or (neither) from the oldest kept."""
-        return self._feed("logs", self._logs, after, since, limit, wait)
+    def feed_logs(
+        self, *, after: str, since: datetime | None, limit: int, wait: float = 0, held: str | None = None
+    ) -> LogPage | Rewound:
+        """Read a page of outcomes: after a cursor, or from a time, or (neither) from the oldest kept.
+
+        Asking after a cursor acknowledges everything before it, or before ``held`` where a page is read ahead.
+        """
+        return self._feed("logs", self._logs, after, since, limit, wait, held)
 
     def feed_deliveries(
-        self, *, after: str, since: datetime | None, limit: int, wait: float = 0
+        self, *, after: str, since: datetime | None, limit: int, wait: float = 0, held: str | None = None
     ) -> DeliveryPage | Rewound:
-        """Read a page of deliveries whose state or counters changed."""
-        return self._feed("deliveries", self._deliveries, after, since, limit, wait)
+        """Read a page of deliveries whose state or counters changed; ``held`` as for outcomes."""
+        return self._feed("deliveries", self._deliveries, after, since, limit, wait, held)
 
     def _feed(
         self,
@@ -220,8 +225,11 @@ class MidClient:
         since: datetime | None,
         limit: int,
         wait: float,
+        held: str | None,
     ) -> Page[RowT] | Rewound:
         query = {"limit": str(limit)}
+        if held is not None:
+            query["held"] = held
         if after:
             query["after"] = after
         elif since is not None:

@@ -1,0 +1,94 @@
+"""The next page is fetched while one is written; the mid is told only of what is durable here."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from midsource.engine.work import Context, Report
+from midsource.marketing import handover, sync
+from midsource.marketing.read_ahead import ReadAhead
+from midsource.net.clock import SystemClock
+from midsource.store.database import scalar
+from midsource.testing.link import LinkedHalves
+from midsource.wire.schema import Rewound
+
+
+class Feed:
+    """A mid's feed that can be held up; keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.go = threading.Event()
+
+    def __call__(self, **wanted: Any) -> Rewound:
+        self.asked.append(wanted)
+        assert self.go.wait(10)
+        if wanted["after"] == "broken":
+            raise ConnectionError("cut")
+        return Rewound(generation=wanted["after"], head_seq=1, oldest_seq=1)
+
+
+def test_a_page_ahead_is_handed_out_once_and_only_for_its_cursor() -> None:
+    feed = Feed()
+    with ReadAhead(feed, SystemClock()) as ahead:
+        ahead.begin("c1", 100, held="c0")
+        ahead.begin("c9", 100, held="c0")  # one page ahead is the most
+        assert ahead.take("c2") is None, "another lane's turn"
+        feed.go.set()
+        asked = ahead.take("c1")
+        assert asked is not None
+        assert isinstance(asked.answer, Rewound)
+        assert asked.answer.generation == "c1"
+        assert ahead.take("c1") is None
+    assert feed.asked == [{"after": "c1", "since": None, "limit": 100, "held": "c0"}]
+
+
+def test_what_the_call_raised_is_raised_where_the_page_is_wanted() -> None:
+    feed = Feed()
+    feed.go.set()
+    with ReadAhead(feed, SystemClock()) as ahead:
+        ahead.begin("broken", 100, held="")
+        with pytest.raises(ConnectionError):
+            ahead.take("broken")
+
+
+def test_a_page_nobody_wants_any_more_makes_room_for_another() -> None:
+    feed = Feed()
+    feed.go.set()
+    with ReadAhead(feed, SystemClock()) as ahead:
+        ahead.begin("c1", 100, held="")
+        taken = None
+        while taken is None:
+            ahead.begin("c5", 100, held="")
+            taken = ahead.take("c5")
+    assert [wanted["after"] for wanted in feed.asked] == ["c1", "c5"]
+
+
+def test_the_mid_is_never_told_of_more_than_is_written_here(halves: LinkedHalves) -> None:
+    """Retention goes by what was acknowledged: a page that is only on its way must not count."""
+    number = halves.prepared(3000, part_rows=1000)
+    halves.run(handover.hand_over, number)
+    for first in range(1, 3001, 100):
+        halves.sent(number, range(first, first + 100))
+    with halves.marketing.connection() as conn:
+        conn.execute("update pointer set page_rows = 300, page_ceiling = 300 where stream = 'logs'")
+    seen: list[tuple[int, int]] = []
+
+    def look() -> None:
+        with halves.mid.connection() as there, halves.marketing.connection() as here:
+            told = scalar(there, "select coalesce(max(seq), 0) from feed_ack where stream = 'logs'")
+            seen.append((told, scalar(here, "select min(seq) from pointer where stream = 'logs' and lane = 'backlog'")))
+
+    halves.beat = look
+
+    def logs(context: Context) -> Report:
+        return sync.pull(context, "logs")
+
+    halves.run(logs)
+    assert len(seen) >= 8, "several pages"
+    assert all(told <= written for told, written in seen)
+    assert max(told for told, _ in seen) > 0
+    assert halves.same_on_both_sides(number)
