@@ -1,4 +1,4 @@
-"""`delivery create|prepare|send|pause|resume|stop|show|list|logs|explain`."""
+"""`delivery create|proof|prepare|send|pause|resume|stop|show|list|logs|explain`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from midsource.cli.follow import Progress, follow, read
+from midsource.cli.follow import Progress, follow, read, resolve
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.engine import jobs
-from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders
+from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders, proofs, recipients
 from midsource.marketing.deliveries import Delivery
 from midsource.model.delivery import DeliveryState
-from midsource.model.errors import NotFound, UserError
+from midsource.model.errors import UserError
 from midsource.model.message import MessageState, Reason
 from midsource.net.clock import SystemClock
 from midsource.store.database import Connection
@@ -41,6 +41,31 @@ def create(
         say_json({"id": number})
     else:
         say(f"delivery {number} is created; next `midsource delivery prepare {number}`")
+
+
+@app.command()
+def proof(
+    ctx: typer.Context,
+    number: Id,
+    people: Annotated[
+        list[str] | None, typer.Option("--as", help="Whose message (address); default: the first of the target.")
+    ] = None,
+    to: Annotated[list[str] | None, typer.Option(help="Seed address; default: all of them.")] = None,
+    wait: Wait = False,
+    json: Json = False,
+) -> None:
+    """Send the messages of chosen people to seed addresses, the whole way, as a proof of the delivery (BAT)."""
+    session: Session = ctx.obj
+    with session.open("marketing") as opened:
+        need_worker(opened)
+        with opened.database.transaction() as conn:
+            found = resolve(conn, number)
+            chosen = [recipients.by_email(conn, email)[0].id for email in people or []]
+            made = proofs.send_proof(conn, found.id, people=chosen, to=to or [], by="operator", clock=SystemClock())
+        if wait or json:
+            _tell(opened, made, "", wait=wait, json=json, until=lambda now: now.is_over)
+        else:
+            say(f"proof {made} is under way; see `midsource delivery show {made}`")
 
 
 @app.command()
@@ -161,18 +186,6 @@ def explain_(
         say(line)
 
 
-def resolve(conn: Connection, number: str) -> Delivery:
-    """Return the delivery of this number, or the newest for `last`. Raises NotFound, UserError."""
-    if number == "last":
-        newest = deliveries.latest(conn, limit=1)
-        if not newest:
-            raise NotFound("there is no delivery yet", "create one with `midsource delivery create --file`")
-        return newest[0]
-    if not number.isascii() or not number.isdigit() or len(number) > 18:
-        raise UserError(f"{number!r} is no delivery number", "see `midsource delivery list`, or say `last`")
-    return deliveries.get(conn, int(number))
-
-
 def as_json(now: Progress) -> dict[str, Any]:
     """Return a delivery with its counts by state, as `show --json` prints it."""
     counts = {state.label: now.counts.get(state, 0) for state in MessageState}
@@ -253,18 +266,10 @@ def _state(row: Delivery) -> str:
 
 
 def _row_json(row: Delivery) -> dict[str, Any]:
-    names: tuple[str, ...] = (
-        "id",
-        "label",
-        "account",
-        "targeted",
-        "excluded",
-        "to_deliver",
-        "handed_over",
-        "refused",
-        "created_at",
-    )
-    names += ("started_at", "finished_at", "figures_at")
+    names = (
+        "id", "label", "account", "targeted", "excluded", "to_deliver", "handed_over", "refused", "created_at", "started_at",
+        "finished_at", "figures_at", "proof_of", "proof_number",
+    )  # fmt: skip
     return {name: getattr(row, name) for name in names} | {
         "state": DeliveryState(row.state).label,
         "state_number": row.state,

@@ -19,7 +19,7 @@ from midsource.marketing import deliveries, totals
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.preparation import REMEDY, PreparationFailed
 from midsource.model.delivery import DeliveryState
-from midsource.model.errors import Failed
+from midsource.model.errors import Failed, NotFound, UserError
 from midsource.model.message import MessageState
 from midsource.store.database import Connection, Database
 
@@ -118,3 +118,15 @@ def phase_line(job: jobs.Job | None) -> str:
     if "of" in progress:
         return f"{progress.get('phase', job.kind)}: {progress.get('done', 0)} of {progress['of']} {progress.get('unit', '')}"
     return job.kind
+
+
+def resolve(conn: Connection, number: str) -> Delivery:
+    """Return the delivery of this number, or for `last` the newest that is no proof. Raises NotFound, UserError."""
+    if number == "last":
+        newest = [found for found in deliveries.latest(conn) if found.proof_of is None]
+        if not newest:
+            raise NotFound("there is no delivery yet", "create one with `midsource delivery create --file`")
+        return newest[0]
+    if not number.isascii() or not number.isdigit() or len(number) > 18:
+        raise UserError(f"{number!r} is no delivery number", "see `midsource delivery list`, or say `last`")
+    return deliveries.get(conn, int(number))

@@ -37,6 +37,8 @@ GROUPS = {
     "logs": ("running", "Show the log of a process"),
     "recipients": ("recipients", "Import, list, show and erase people; add own fields"),
     "segment": ("segment", "Create, preview and list segments"),
+    "template": ("template", "Delivery templates: list, show, save, check, delete"),
+    "seed": ("seed", "Seed addresses, which proofs are sent to: add, list, remove"),
     "delivery": ("delivery", "Create, prepare, send, watch and explain deliveries"),
     "account": ("account", "External accounts: add, test, list, rename"),
     "option": ("option", "Options and pointers: list, get, set"),

@@ -93,7 +93,7 @@ class Draft(msgspec.Struct, frozen=True):
 def read_delivery_file(path: Path) -> Draft:
     """Read and check the file. Raises ConfigError with every problem, UserError when it cannot be read."""
     try:
-        table = tomllib.loads(_text_of(path))
+        table = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as exc:
         raise UserError(f"{path} is not TOML: {exc}", "correct the line and try again") from exc
     problems: list[str] = []
@@ -145,13 +145,14 @@ def _checked(table: Mapping[str, Any], contents: Mapping[str, str | None], probl
 
 def _content(folder: Path, key: str, name: str, problems: list[str]) -> str | None:
     try:
-        return _text_of(folder / name)
+        return read_text(folder / name)
     except UserError as exc:
         problems.append(f"{key}: {exc.cause}")
         return None
 
 
-def _text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file of at most MAX_FILE_BYTES; raises UserError for what cannot be read as text."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
