@@ -67,12 +67,12 @@ def test_every_row_comes_once_in_order(log: Database) -> None:
     assert [len(page.rows) for page in pages_] == [50] * 60
 
 
-@pytest.mark.parametrize("rare", [0, 100_000])
+@pytest.mark.parametrize("window", [100, 100_000])
 @pytest.mark.parametrize("near", [100, 20_000])
 def test_a_state_is_found_wherever_it_stands_however_rare(
-    log: Database, monkeypatch: pytest.MonkeyPatch, rare: int, near: int
+    log: Database, monkeypatch: pytest.MonkeyPatch, window: int, near: int
 ) -> None:
-    monkeypatch.setattr(log_search, "RARE_ROWS", rare)
+    monkeypatch.setattr(log_search, "WINDOW_ROWS", window)
     monkeypatch.setattr(log_search, "NEAR_ROWS", near)
     monkeypatch.setattr(log_search, "SCANNED_ROWS", 700)
     assert numbers(log, Wanted(state=MessageState.SENT)) == list(range(1, 2_001))
@@ -92,7 +92,7 @@ def test_what_is_rare_costs_one_page(log: Database, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_page_that_found_nothing_near_says_how_far_it_looked(log: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("RARE_ROWS", 0), ("NEAR_ROWS", 100), ("SCANNED_ROWS", 700)):
+    for name, value in (("NEAR_ROWS", 100), ("WINDOW_ROWS", 200), ("SCANNED_ROWS", 700)):
         monkeypatch.setattr(log_search, name, value)
     with log.connection() as conn:
         page = log_search.page(conn, DELIVERY, PEOPLE, Wanted(state=MessageState.UNCERTAIN))

@@ -72,7 +72,7 @@ ENUMERATED = {
     "delivery_tab": {"summary", "log", "trail"},
     "delivery_stage": set(STAGES) | {"any"},
     "waits": {cause.value for cause in Cause},
-    "outlook": {"paused", "old", "still", "unknown"},
+    "outlook": {"old", "still", "unknown"},
     "order": {"prepare", "send", "pause", "resume", "stop"},
     "moment": {"created", "confirmed", "started", "finished"},
     "trail_verb": {

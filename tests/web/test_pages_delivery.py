@@ -239,7 +239,7 @@ def test_the_log_of_one_address_or_its_beginning(browser: httpx2.Client, scene: 
 def test_a_page_that_looked_and_found_nothing_says_how_far(
     browser: httpx2.Client, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, amount in (("RARE_ROWS", 0), ("NEAR_ROWS", 100), ("SCANNED_ROWS", 300)):
+    for name, amount in (("NEAR_ROWS", 100), ("WINDOW_ROWS", 100), ("SCANNED_ROWS", 300)):
         monkeypatch.setattr(log_search, name, amount)
     answer = browser.get(f"/deliveries/{scene.running}/log?state=6&lang=en")
     assert "Messages 1 to 300 were looked through." in seen(answer)
@@ -285,7 +285,7 @@ def test_the_time_line_merges_orders_phases_work_and_failures(
     assert "delivery.unheard_of by cli:root (cli)" in words
     assert "option.set" not in words
     assert "Phase personalisation: 1,000 rows in 3.2 s" in words
-    assert "Work: hand-over finished" in words
+    assert "Done: hand-over finished" in words
     assert "Sending began" in words
     assert "Parts not taken yet" in words
     assert re.search(r"Next try 2 1 4 due now", words)

@@ -1,10 +1,10 @@
 """One page of a delivery's log: from a number on, of one state and reason, or of everybody whose address begins so.
 
-Log numbers are dense from 1 to *targeted*, so a page looks at ranges of them. Of a state that is frequent the first
-range has enough; what is rare is found by the block-range index (``broad_log_found``), which skips the blocks that have
-none. The totals say beforehand how many there are. An address is found through the person who has it now: `explain` also
-tells of addresses that people had. Nothing here reads a whole log: at most SCANNED_ROWS rows or PEOPLE_A_PAGE people a
-page, and a page that ends there says how far it looked and goes on from there.
+Log numbers are dense from 1 to *targeted*, so a page looks at ranges of them. What is frequent is found in the first;
+what is rare by the block-range index (``broad_log_found``), which skips blocks that never had any. The totals say beforehand
+whether there is anything. An address is found through the person who has it now: `explain` also tells of addresses that
+people had. Nothing here reads without end: at most SCANNED_ROWS numbers or PEOPLE_A_PAGE people a page, and a page that
+ends there says how far it looked and goes on from there.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from midsource.store.database import Connection, scalar
 PAGE_ROWS = 50
 NEAR_ROWS = 20_000
 """Looked through by number first: 5 ms, and enough for anything that one in four hundred has."""
-SCANNED_ROWS = 200_000
-"""Rows one page looks through by number: some 60 ms."""
-RARE_ROWS = 100_000
-"""Up to so many of a kind the index is asked for all that follow: some 60 ms when they lie in every block."""
+WINDOW_ROWS = 100_000
+"""Numbers the index is asked about at once: some milliseconds where there is nothing, 30 where every row is one."""
+SCANNED_ROWS = 1_000_000
+"""Numbers one page looks at: some 100 ms where every block had such rows once and none has them now."""
 PEOPLE_AT_ONCE = 1_000
 PEOPLE_A_PAGE = 8_000
 """People whose address fits and who may not be in the delivery: some 10 us each."""
@@ -63,13 +63,20 @@ def page(conn: Connection, delivery_id: int, targeted: int, wanted: Wanted) -> L
     there = count(conn, delivery_id, wanted.state, wanted.reason)
     if there <= 0:
         return LogPage([], targeted, more=False)
-    found = _near(conn, delivery_id, targeted, wanted, NEAR_ROWS if there <= RARE_ROWS else SCANNED_ROWS)
-    if there > RARE_ROWS or not found.more or len(found.rows) == PAGE_ROWS:
-        return found
-    rows = [*found.rows, *_rare(conn, delivery_id, wanted, found.seen, PAGE_ROWS + 1 - len(found.rows))]
-    more = len(rows) > PAGE_ROWS
-    rows = rows[:PAGE_ROWS]
-    return LogPage(rows, rows[-1].id if more else targeted, more=more)
+    return _of_kind(conn, delivery_id, targeted, wanted)
+
+
+def _of_kind(conn: Connection, delivery_id: int, targeted: int, wanted: Wanted) -> LogPage:
+    """Look near by number, then window by window through the index, until the page is full or enough was looked at."""
+    seen, end = min(targeted, wanted.after + NEAR_ROWS), min(targeted, wanted.after + SCANNED_ROWS)
+    rows = _range(conn, delivery_id, wanted, wanted.after, seen, PAGE_ROWS)
+    while seen < end and len(rows) < PAGE_ROWS:
+        upto = min(end, seen + WINDOW_ROWS)
+        rows += _rare(conn, delivery_id, wanted, seen, upto, PAGE_ROWS - len(rows))
+        seen = upto
+    if len(rows) == PAGE_ROWS:
+        seen = rows[-1].id
+    return LogPage(rows, seen, more=seen < targeted)
 
 
 def count(conn: Connection, delivery_id: int, state: MessageState | None, reason: int | None) -> int:
@@ -84,20 +91,14 @@ def count(conn: Connection, delivery_id: int, state: MessageState | None, reason
 
 
 def sample(conn: Connection, delivery_id: int, targeted: int, state: MessageState, rows: int) -> list[LogEntry]:
-    """Return some of the rows in a state, as a page would find them: for what they have in common."""
-    if count(conn, delivery_id, state, None) > RARE_ROWS:
-        return _range(conn, delivery_id, Wanted(state=state), 0, min(targeted, SCANNED_ROWS), rows)
-    return _rare(conn, delivery_id, Wanted(state=state), 0, rows)
-
-
-def _near(conn: Connection, delivery_id: int, targeted: int, wanted: Wanted, scanned: int) -> LogPage:
-    rows: list[LogEntry] = []
-    seen, end = wanted.after, min(targeted, wanted.after + scanned)
-    while seen < end and len(rows) < PAGE_ROWS:
-        upto = min(end, seen + NEAR_ROWS)
-        rows += _range(conn, delivery_id, wanted, seen, upto, PAGE_ROWS - len(rows))
-        seen = rows[-1].id if len(rows) == PAGE_ROWS else upto
-    return LogPage(rows, seen, more=seen < targeted)
+    """Return the first rows in a state, as a page would find them: for what they have in common."""
+    wanted, seen = Wanted(state=state), min(targeted, NEAR_ROWS)
+    found = _range(conn, delivery_id, wanted, 0, seen, rows)
+    while seen < min(targeted, SCANNED_ROWS) and len(found) < rows:
+        upto = seen + WINDOW_ROWS
+        found += _rare(conn, delivery_id, wanted, seen, upto, rows - len(found))
+        seen = upto
+    return found
 
 
 _FILTER = "(%(state)s::smallint is null or state = %(state)s) and (%(reason)s::smallint is null or reason = %(reason)s)"
@@ -117,9 +118,9 @@ def _range(conn: Connection, delivery_id: int, wanted: Wanted, after: int, upto:
         ).fetchall()  # fmt: skip
 
 
-def _rare(conn: Connection, delivery_id: int, wanted: Wanted, after: int, limit: int) -> list[LogEntry]:
-    """Return the next rows of a kind that is rare. Ordered outside: inside, the planner would walk the numbers instead."""
-    conditions = "delivery_id = %(delivery)s and id > %(after)s"
+def _rare(conn: Connection, delivery_id: int, wanted: Wanted, after: int, upto: int, limit: int) -> list[LogEntry]:
+    """Return rows of a kind with numbers in (after, upto], by the index. Ordered outside: inside, the planner would walk the numbers instead."""
+    conditions = "delivery_id = %(delivery)s and id > %(after)s and id <= %(upto)s"
     conditions += " and state = %(state)s" if wanted.state is not None else ""
     conditions += " and reason = %(reason)s" if wanted.reason is not None else ""
     with conn.cursor(row_factory=class_row(LogEntry)) as cursor:
@@ -128,7 +129,8 @@ def _rare(conn: Connection, delivery_id: int, wanted: Wanted, after: int, limit:
             f"select {COLUMNS} from broad_log where delivery_id = %(delivery)s "
             "and id = any(array(select id from hit order by id limit %(limit)s)) order by id",
             {
-                "delivery": delivery_id, "after": after, "state": wanted.state, "reason": wanted.reason, "limit": limit,
+                "delivery": delivery_id, "after": after, "upto": upto, "state": wanted.state, "reason": wanted.reason,
+                "limit": limit,
             },
             prepare=False,
         ).fetchall()  # fmt: skip

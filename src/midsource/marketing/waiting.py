@@ -20,8 +20,8 @@ from midsource.model.message import MessageState
 from midsource.store.database import Connection
 
 SHOWN = 15
-SAMPLED = 2_000
-"""Deferred rows looked at for what their domains answered: some 10 ms."""
+SAMPLED = 500
+"""Deferred rows looked at for what their domains answered: some 5 ms."""
 STATES = (MessageState.PENDING, MessageState.DEFERRED, MessageState.UNCERTAIN)
 S = DeliveryState
 
@@ -136,12 +136,12 @@ def said(wait: Wait) -> str:
     }[wait.cause]
 
 
-def groups(conn: Connection, delivery: Waiting) -> list[Group]:
-    """Return where messages wait, the largest first."""
+def groups(conn: Connection, delivery: Waiting, states: Sequence[MessageState] = STATES) -> list[Group]:
+    """Return where messages in these states wait, the largest first."""
     rows = conn.execute(
         "select domain, state, reason, n from broad_log_total where delivery_id = %s and state = any(%s) and n > 0 "
         "order by n desc, domain, state, reason limit %s",
-        (delivery.id, [int(state) for state in STATES], SHOWN),
+        (delivery.id, [int(state) for state in states], SHOWN),
     ).fetchall()
     found = [Group(domain, MessageState(state), reason, n) for domain, state, reason, n in rows]
     return _with_answers(conn, delivery, found)

@@ -94,7 +94,7 @@ def _jobs(conn: Connection, delivery_id: int, before: datetime | None) -> list[E
     ).fetchall()
     found = []
     for job in (Job(*row) for row in rows):
-        found.append(Event(job.asked_at, "job", f"{job.kind}", values={"outcome": "waiting"}))
+        found.append(Event(job.asked_at, "job", job.kind, values={"outcome": None}))
         if job.finished_at is not None and (before is None or job.finished_at < before):
             found.append(Event(job.finished_at, "job", job.kind, job.error, values={"outcome": job.outcome}))
     return found

@@ -105,7 +105,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStory:
-    """Everything on the summary. ``parts``: (taken by the mid, all)."""
+    """Everything on the summary. ``parts``: (taken by the mid, all); ``groups``: what was tried and waits."""
 
     row: DeliveryDetail
     totals: Totals
@@ -145,7 +145,7 @@ def story(conn: Connection, delivery_id: int, now: datetime) -> DeliveryStory:
         jobs.of_subject(conn, delivery_id, JOBS),
         account,
         waiting.causes(row, parts, now),
-        waiting.groups(conn, row),
+        waiting.groups(conn, row, (MessageState.DEFERRED, MessageState.UNCERTAIN)),
         pace.forecast(standing, now),
         processes.any_alive(conn, "worker"),
     )
