@@ -201,7 +201,7 @@ class _Segments:
 
         def change(conn: Connection) -> None:
             segments.create_segment(conn, name, expression)
-            audit.record(conn, visitor, "segment.save", name, expression=expression)
+            audit.record(conn, visitor, "segment.save", name)
 
         if "look" in form:
             return await self._one(request, form, {}, 200)
