@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx2
@@ -30,10 +31,11 @@ from midsource.model.message import MessageState
 from midsource.smtp.events import Pipelining
 
 LOOK_SECONDS = 0.02
-REACH_SECONDS = 90.0
-"""For a strike's point to be reached: the longest back-off of the supervisor, and a delivery's whole way."""
-OVER_SECONDS = 150.0
-"""For a delivery to be over after the last strike."""
+STILL_SECONDS = 120.0
+"""A delivery that does not move for so long does not go on: the longest back-off of the supervisor is 60 s, and a workflow's
+second one as long again. A busy machine is slow, and moves."""
+WHOLE_SECONDS = 900.0
+"""For all of a delivery, on the slowest machine."""
 BACK_SECONDS = 90.0
 """For what was killed to run again: the longest back-off is 60 s."""
 COMMIT_SECONDS = 0.05
@@ -106,15 +108,12 @@ def _send(home: Home, result: Round) -> None:
 
 def _strike(home: Home, eye: Eye, strike: Strike, result: Round, progress: Progress) -> Progress:
     """Wait for the point of a strike, and do it."""
-    deadline = time.monotonic() + REACH_SECONDS
-    while not strike.together:
-        progress = eye.look(result.delivery, progress)
-        _look_back(home, eye, result)
-        if progress.has_reached(strike.phase, strike.share) or progress.is_over:
-            break
-        assert time.monotonic() < deadline, f"{strike} was not reached in {REACH_SECONDS:.0f} s: {progress}"
-        time.sleep(LOOK_SECONDS)
+    if not strike.together:
+        progress = _wait(
+            home, eye, result, progress, lambda now: now.is_over or now.has_reached(strike.phase, strike.share)
+        )
     time.sleep(strike.jitter_seconds)
+    deadline = time.monotonic() + BACK_SECONDS
     while (struck := hit(home, eye, strike, progress)) is None:
         _look_back(home, eye, result)
         assert time.monotonic() < deadline, f"there is no {strike.kind} to kill"
@@ -125,6 +124,21 @@ def _strike(home: Home, eye: Eye, strike: Strike, result: Round, progress: Progr
     return progress
 
 
+def _wait(home: Home, eye: Eye, result: Round, seen: Progress, holds: Callable[[Progress], bool]) -> Progress:
+    """Wait until something holds, as long as the delivery moves; return the last figures."""
+    began = moved = time.monotonic()
+    while True:
+        now = eye.look(result.delivery, seen)
+        _look_back(home, eye, result)
+        if holds(now):
+            return now
+        if now != seen:
+            seen, moved = now, time.monotonic()
+        assert time.monotonic() - moved < STILL_SECONDS, f"it stands still for {STILL_SECONDS:.0f} s: {now}"
+        assert time.monotonic() - began < WHOLE_SECONDS, f"not in {WHOLE_SECONDS:.0f} s: {now}"
+        time.sleep(LOOK_SECONDS)
+
+
 def _look_back(home: Home, eye: Eye, result: Round) -> bool:
     missing = [
         struck for struck in result.hits if not struck.look(home, eye)
@@ -133,12 +147,7 @@ def _look_back(home: Home, eye: Eye, result: Round) -> bool:
 
 
 def _wait_over(home: Home, eye: Eye, result: Round, progress: Progress) -> None:
-    deadline = time.monotonic() + OVER_SECONDS
-    while not (progress.is_over and progress.logged >= progress.people):
-        progress = eye.look(result.delivery, progress)
-        _look_back(home, eye, result)
-        assert time.monotonic() < deadline, f"not over in {OVER_SECONDS:.0f} s: {progress}"
-        time.sleep(LOOK_SECONDS * 2)
+    progress = _wait(home, eye, result, progress, lambda now: now.is_over and now.logged >= now.people)
     assert progress.state == DeliveryState.FINISHED, f"it ended otherwise: {progress}"
     deadline = time.monotonic() + BACK_SECONDS
     while not (_look_back(home, eye, result) and everything_runs(home)):
