@@ -32,6 +32,10 @@ def midsource(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
         (["ps", "--debug"], ["--debug", "ps"]),
         (["logs", "x", "--", "--home", "y"], ["logs", "x", "--", "--home", "y"]),
         (["ps", "--home"], ["ps", "--home"]),
+        (["operator", "add", "x", "--role", "admin"], ["operator", "add", "x", "--role", "admin"]),
+        (["operator", "add", "x", "--role=admin"], ["operator", "add", "x", "--role=admin"]),
+        (["operator", "list", "--role", "mid"], ["--role", "mid", "operator", "list"]),
+        (["ps", "--role=admin"], ["--role=admin", "ps"]),
     ],
 )
 def test_global_options_may_stand_anywhere(given: list[str], expected: list[str]) -> None:
@@ -54,6 +58,11 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         (["ps"], 3, "midsource does not run in"),
         (["delivery", "create"], 2, "Missing option '--file'"),
         (["recipients", "import"], 2, "Missing argument 'file'"),
+        (["operator", "add", "Bob", "--role", "reader"], 2, "'Bob' cannot name an operator"),
+        (["operator", "add", "bob", "--role", "king"], 2, "'king' is no role: choose among admin"),
+        (["operator", "add", "bob"], 2, "Missing option '--role'"),
+        (["api-key", "add", "x", "--scope", "all"], 2, "'all' is no scope: choose among see"),
+        (["audit", "--limit", "0"], 2, "--limit"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_its_exit_code(

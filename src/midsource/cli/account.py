@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Opened, Session
@@ -15,6 +16,7 @@ from midsource.marketing import link_test
 from midsource.mid import accounts as submitting
 from midsource.model.errors import Failed, UserError
 from midsource.net.clock import SystemClock
+from midsource.security import audit
 
 app = group("External accounts: add, test, list, rename.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
@@ -33,6 +35,7 @@ def add(
     with session.open() as opened, opened.database.transaction() as conn:
         if opened.instance.role == "mid":
             _, made = submitting.create(conn, name)
+            audit.record(conn, asking.visitor(), "account.add", name)
             say(f"account {name} may submit to {opened.instance.name}; its key, shown this once:")
             say(made)
             return
@@ -42,6 +45,7 @@ def add(
                 "`midsource account add NAME --role mid` on the mid prints a key",
             )
         external.add(conn, session.home, url=url, key=key, name=name, label=label or name, now=SystemClock().now())
+        audit.record(conn, asking.visitor(), "account.add", name, url=url)
     say(f"external account {name} is stored; try it with `midsource account test {name}`")
 
 
@@ -97,6 +101,7 @@ def rename(
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         external.rename(conn, name, label)
+        audit.record(conn, asking.visitor(), "account.rename", name, new=label)
     say(f"{name} is now labelled {label!r}")
 
 

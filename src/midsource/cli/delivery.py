@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from midsource.cli import asking
 from midsource.cli.follow import Progress, follow, read, resolve
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
@@ -19,6 +20,7 @@ from midsource.model.delivery import DeliveryState
 from midsource.model.errors import UserError
 from midsource.model.message import MessageState, Reason
 from midsource.net.clock import SystemClock
+from midsource.security import audit
 from midsource.store.database import Connection
 
 app = group("Create, prepare, send, watch and explain deliveries.")
@@ -37,6 +39,7 @@ def create(
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         number = deliveries.create_from_toml(conn, file, SystemClock())
+        audit.record(conn, asking.visitor(), "delivery.create", number)
     if json:
         say_json({"id": number})
     else:
@@ -77,7 +80,9 @@ def prepare(ctx: typer.Context, number: Id, wait: Wait = False, json: Json = Fal
         with opened.database.transaction() as conn:
             found = resolve(conn, number)
             deliveries.start_preparation(conn, found.id)
-            job = jobs.ask(conn, "prepare", found.id, "operator")
+            who = asking.visitor()
+            job = jobs.ask(conn, "prepare", found.id, who.name)
+            audit.record(conn, who, "delivery.prepare", found.id)
         _tell(opened, found.id, job, wait=wait, json=json, until=lambda now: now.is_prepared)
 
 
@@ -209,7 +214,9 @@ def _order(
         need_worker(opened)
         with opened.database.transaction() as conn:
             found = resolve(conn, number)
-            ordered = orders.order(conn, found.id, verb, by="operator", now=SystemClock().now())
+            who, done = asking.visitor(), "send" if verb == "start" else verb
+            ordered = orders.order(conn, found.id, verb, by=who.name, now=SystemClock().now())
+            audit.record(conn, who, f"delivery.{done}", found.id, state=ordered.state.label, job=ordered.job)
         _tell(opened, found.id, ordered.job, wait=wait, json=json, until=until)
 
 

@@ -44,6 +44,9 @@ GROUPS = {
     "option": ("option", "Options and pointers: list, get, set"),
     "workflow": ("workflow", "Technical workflows: list, show, run now, restart, journal"),
     "bench": ("bench", "Measure what this machine does, beside limits and peers of the same run"),
+    "operator": ("operator", "Who may log in to the console: add, password, roles, list, disable"),
+    "api-key": ("api_key", "Keys of programs that use the API: add, list, revoke"),
+    "audit": ("audit", "Show who did what, to what, when"),
     "process": ("process", "Run one process in the foreground (what `up` starts)"),
 }
 HIDDEN = {"process"}
@@ -141,15 +144,21 @@ def global_first(arguments: Sequence[str]) -> list[str]:
         if word == "--":
             rest += ["--", *queue]
             break
+        option, equals, value = word.partition("=")
         if word == "--debug":
             first.append(word)
-        elif word in VALUED and queue:
+        elif word in VALUED and queue and not _is_of_operator(word, queue[0], arguments):
             first += [word, queue.pop(0)]
-        elif word.startswith(tuple(f"{option}=" for option in VALUED)):
+        elif equals and option in VALUED and not _is_of_operator(option, value, arguments):
             first.append(word)
         else:
             rest.append(word)
     return first + rest
+
+
+def _is_of_operator(option: str, value: str, arguments: Sequence[str]) -> bool:
+    """Tell whether ``--role admin`` says what an operator may do, and not which instance a command acts on."""
+    return option == "--role" and value not in ("marketing", "mid") and "operator" in arguments
 
 
 def _usage(exc: typer.TyperException) -> str:

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Session
 from midsource.marketing import options
 from midsource.net.clock import SystemClock
+from midsource.security import audit
 
 app = group("Options and pointers: list, get, set.")
 Name = Annotated[str, typer.Argument(help="The option's name.")]
@@ -50,5 +52,7 @@ def set_(
     """Set an option. A pointer moved forward says what it skips, and asks for --yes."""
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
-        said = options.set_value(conn, name, value, by="operator", now=SystemClock().now(), yes=yes)
+        who, before = asking.visitor(), options.get_value(conn, name)
+        said = options.set_value(conn, name, value, by=who.name, now=SystemClock().now(), yes=yes)
+        audit.record(conn, who, "option.set", name, old=before, new=options.get_value(conn, name))
     say(said)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import err, say, say_json, say_table
 from midsource.cli.session import Opened, Session
@@ -16,6 +17,7 @@ from midsource.marketing import fields, importing, recipients
 from midsource.marketing.importing import ImportResult
 from midsource.model.errors import UserError
 from midsource.net.clock import SystemClock
+from midsource.security import audit
 
 app = group("Import, list, show and erase people; add own fields.")
 field_app = group("Own fields of people.")
@@ -126,6 +128,8 @@ def erase(
         typer.confirm(f"Erase {email} and their address from every delivery log?", abort=True)
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         erased = recipients.erase(conn, email)
+        # Never the address: the audit would keep what was erased.
+        audit.record(conn, asking.visitor(), "recipient.erase", people=erased.people, log_rows=erased.log_rows)
     say(f"{erased.people} people erased; {erased.log_rows} delivery-log rows made anonymous")
 
 
@@ -139,4 +143,5 @@ def field_add(
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         made = fields.add_field(conn, name, kind)
+        audit.record(conn, asking.visitor(), "field.add", name, type=kind)
     say(f"own field {name} ({kind}) {'added' if made else 'was there already'}")

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Session
 from midsource.marketing import segments
+from midsource.security import audit
 
 app = group("Create, preview and list segments.")
 Expression = Annotated[str, typer.Argument(help="As in: language = 'fr' and loyalty_points >= 100")]
@@ -22,6 +24,7 @@ def create(ctx: typer.Context, name: Annotated[str, typer.Argument()], expressio
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         segments.create_segment(conn, name, expression)
+        audit.record(conn, asking.visitor(), "segment.save", name, expression=expression)
         found = segments.preview(conn, expression)
     say(f"segment {name} chooses {found.count} people now")
 

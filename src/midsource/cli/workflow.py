@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import err, moment, say, say_json, say_table
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.engine import admin
 from midsource.model.errors import Failed, UserError
 from midsource.net.clock import SystemClock
+from midsource.security import audit
 from midsource.store.database import Connection
 from midsource.workflows import WORKFLOWS
 
@@ -80,6 +82,7 @@ def start(ctx: typer.Context, name: Name) -> None:
     """Put a paused or stopped workflow back on its schedule."""
     with _transaction(ctx) as (opened, conn):
         row = admin.start(conn, name, SystemClock().now())
+        audit.record(conn, asking.visitor(), "workflow.start", name)
     say(f"{name} on {opened.instance.name} is {row.state.label}; next run {moment(row.next_at)}")
 
 
@@ -91,6 +94,7 @@ def pause(ctx: typer.Context, name: Name) -> None:
     """Hold a workflow: the page under way is finished, then it waits for `start`."""
     with _transaction(ctx) as (opened, conn):
         row = admin.pause(conn, name)
+        audit.record(conn, asking.visitor(), "workflow.pause", name)
     say(f"{name} on {opened.instance.name} is {row.state.label}")
 
 
@@ -99,6 +103,7 @@ def stop(ctx: typer.Context, name: Name) -> None:
     """End a workflow: its run is aborted after the page under way, no tick comes any more."""
     with _transaction(ctx) as (opened, conn):
         row = admin.stop(conn, name)
+        audit.record(conn, asking.visitor(), "workflow.stop", name)
     say(f"{name} on {opened.instance.name} is {row.state.label}")
 
 
@@ -109,7 +114,9 @@ def run_now(ctx: typer.Context, name: Name, wait: Wait = False, json: Json = Fal
     with session.open() as opened:
         need_worker(opened)
         with opened.database.transaction() as conn:
-            run_id = admin.run_now(conn, name, "operator")
+            who = asking.visitor()
+            run_id = admin.run_now(conn, name, who.name)
+            audit.record(conn, who, "workflow.run", name, run=run_id)
         _report(opened, run_id, wait=wait, json=json)
 
 
@@ -125,6 +132,7 @@ def restart(
     if not names and not failed and not scheduled:
         raise UserError("nothing to restart was named", "give names, --failed or --scheduled")
     session: Session = ctx.obj
+    who = asking.visitor()
     with session.open() as opened:
         if not dry_run:
             need_worker(opened)
@@ -137,7 +145,8 @@ def restart(
                 say(f"would restart {row.name} ({_state(row)})")
                 continue
             with opened.database.transaction() as conn:
-                run_id = admin.restart(conn, row.name, "operator", SystemClock().now())
+                run_id = admin.restart(conn, row.name, who.name, SystemClock().now())
+                audit.record(conn, who, "workflow.restart", row.name, run=run_id)
             say(f"restarted {row.name}: run {run_id}")
         for row, why in left:
             if row.name not in (names or []):
