@@ -28,6 +28,17 @@ def migrated(make_database: Callable[..., str]) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def migrated_mid(make_database: Callable[..., str]) -> str:
+    """Give the URL of an empty mid's database, to be copied."""
+    url = make_database()
+    with Database("mid1", url, application="tests", max_connections=1) as database:
+        migrate.upgrade(database, "mid")
+        with database.transaction() as conn:
+            migrate.describe_instance(conn, "mid1", "mid")
+    return url
+
+
 @pytest.fixture
 def console(make_database: Callable[..., str], migrated: str, tmp_path: Path, free_port: int) -> Iterator[Console]:
     """Serve the console of an empty marketing instance."""

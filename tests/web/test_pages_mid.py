@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx2
+import msgspec
 import pytest
 from tests.web.console_scene import HOSTILE
 from tests.web.console_served import Console, serving
@@ -17,21 +18,11 @@ from midsource.config import Config, InstanceConfig
 from midsource.mid import accounts, counters
 from midsource.model.ids import delivery_id
 from midsource.net.clock import SystemClock
-from midsource.store import migrate
 from midsource.store.database import Connection, Database
 from midsource.web.console.catalogue import LANGUAGES, texts
+from midsource.wire.schema import DeliverySpec
 
 PATHS = ("/", "/deliveries", "/accounts", "/workflows", "/options", "/processes")
-
-
-@pytest.fixture(scope="module")
-def migrated_mid(make_database: Callable[..., str]) -> str:
-    url = make_database()
-    with Database("mid1", url, application="tests", max_connections=1) as database:
-        migrate.upgrade(database, "mid")
-        with database.transaction() as conn:
-            migrate.describe_instance(conn, "mid1", "mid")
-    return url
 
 
 @pytest.fixture
@@ -61,11 +52,14 @@ def deliver(conn: Connection, account: int, serial: int, state: int, messages: i
     """Hand a delivery over: its messages pending, its counters in a feed batch."""
     now = SystemClock().now()
     number = delivery_id(now, serial)
+    spec = DeliverySpec(
+        id=number, label=label, subject="x", html="x", text="x", from_name="x", from_address="a@b.example", brand="x"
+    )
     conn.execute("select ensure_month('message', %s)", (int(f"{now:%Y%m}"),))
     conn.execute(
         "insert into delivery (account_id, id, label, state, spec, spec_hash, expected, started_at) "
-        "values (%s, %s, %s, %s, '{}', '', %s, %s)",
-        (account, number, label, state, messages, now),
+        "values (%s, %s, %s, %s, %s, '', %s, %s)",
+        (account, number, label, state, msgspec.json.encode(spec).decode(), messages, now),
     )
     conn.execute(
         "insert into message (account_id, delivery_id, id, email, domain, data) "
