@@ -1,4 +1,4 @@
-"""`delivery create|proof|prepare|send|pause|resume|stop|show|list|logs|explain`."""
+"""`delivery create|proof|prepare|send|pause|resume|stop|show|list|logs|explain|recompute`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from midsource.cli import asking
 from midsource.cli.follow import Progress, follow, read, resolve
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
+from midsource.cli.recompute import recompute
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.engine import jobs
 from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders, proofs, recipients
@@ -290,3 +291,6 @@ def _message_state(text: str) -> MessageState | None:
     if text not in known:
         raise UserError(f"--state {text!r} is no message state", f"use one of {', '.join(known)}")
     return known[text]
+
+
+app.command()(recompute)
