@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import httpx2
 import pytest
 from tests.web.console_scene import HOSTILE, Scene
-from tests.web.console_served import Console
+from tests.web.console_served import Console, serving
 
+from midsource.config import Config, InstanceConfig
 from midsource.marketing import fields, lists, person, recipients, segments
 from midsource.marketing.finding_people import PAGE_ROWS
-from midsource.store.database import scalar
+from midsource.store.database import Database, scalar
 
 EMPTY_PAGES = (
-    "/recipients", "/recipients?q=x", "/recipients?q=x&by=name", "/recipients/new", "/recipients/import", "/lists", "/segments",
+    "/recipients", "/recipients?q=x", "/recipients?q=x&by=name", "/recipients/import", "/recipients/new", "/lists", "/segments",
     "/segments/edit", "/fields",
 )  # fmt: skip
 
@@ -177,3 +179,45 @@ def test_an_address_everybody_shares_is_erased_for_all(console: Console, browser
     send(browser, f"/recipients/{one}/erase")
     with console.database.connection() as conn:
         assert scalar(conn, "select count(*) from recipient") == 0
+
+
+@pytest.mark.usefixtures("scene")
+def test_pasted_lines_are_imported_and_what_is_rejected_is_said(console: Console, browser: httpx2.Client) -> None:
+    lines = "email,first_name,city\r\nana@x.example,Ana,Faro\r\nno address,Bea,Lyon\r\nperson1@orange.example,Cléo,\r\n"
+    refused = send(browser, "/recipients/import", lines=lines, list="Pasted")
+    assert refused.status_code == 422
+    assert "city" in refused.text
+    assert "ana@x.example" in refused.text, "what was pasted is still there"
+    page = send(browser, "/recipients/import", lines=lines, list="Pasted", unknown="create")
+    assert "The lines are imported." in page.text
+    assert "Line 3:" in page.text
+    assert "has no @" in page.text
+    with console.database.connection() as conn:
+        ana = recipients.by_email(conn, "ana@x.example")[0]
+        assert (ana.fields, recipients.lists_of(conn, ana.id)) == ({"city": "Faro"}, ["Pasted"])
+        assert scalar(conn, "select detail from audit where verb = 'recipients.import'")["rejected"] == 1
+    assert list((console.home / "imports").iterdir()) == []
+    assert send(browser, "/recipients/import", lines=" ").status_code == 422
+    assert browser.get("/recipients/import", params={"stored": "1", "rejects": "../midsource.toml"}).status_code == 200
+
+
+def test_pages_without_a_database_say_so(tmp_path: Path, free_port: int) -> None:
+    instance = InstanceConfig("marketing", "marketing", port=free_port)
+    away = "postgresql://nobody@127.0.0.1:1/nothing"
+    with (
+        Database("marketing", away, application="tests", wait_seconds=1) as database,
+        serving(Config(tmp_path, instances=(instance,)), instance, database) as address,
+        Console(tmp_path, database, address).browser() as browser,
+    ):
+        for path in (
+            *EMPTY_PAGES,
+            "/recipients/1",
+            "/lists/1",
+            "/templates",
+            "/brands",
+            "/seeds",
+            "/preview?template=default",
+        ):
+            answer = browser.get(path)
+            assert answer.status_code == 503, path
+            assert "Traceback" not in answer.text

@@ -23,7 +23,7 @@ from midsource.store.database import Database
 
 HTML = "<p>Hello {{ recipient.first_name }}</p><img src='https://far.example/x.png'><a href='{{ links.unsubscribe }}'>out</a>"
 PATHS = (
-    "/recipients", "/recipients/{person}", "/recipients/{person}/edit", "/recipients/{person}/erase", "/lists/1",
+    "/recipients", "/recipients/import", "/recipients/{person}", "/recipients/{person}/edit", "/recipients/{person}/erase", "/lists/1",
     "/segments/edit?name=Sapo", "/fields", "/templates", "/templates/edit?name=Spring", "/brands/edit?name=default", "/seeds",
     "/preview?template=Spring&as=ana@people.example", "/deliveries/{edited}/proof", "/deliveries/new?template=Spring",
 )  # fmt: skip

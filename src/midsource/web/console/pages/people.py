@@ -4,7 +4,6 @@ GET  /recipients                    in order, or ``q=`` the beginning of an addr
 GET  /recipients/new, /{id}/edit    the form; POST the same address stores it
 GET  /recipients/{id}               one person
 GET  /recipients/{id}/erase         what erasing would do; POST does it
-GET  /recipients/import             the command that imports a file
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from midsource.marketing import fields, finding_people, lists, person, recipients
+from midsource.marketing import fields, finding_people, person, recipients
 from midsource.marketing.finding_people import By, Count, PeoplePage, Place
 from midsource.marketing.recipients import Recipient
 from midsource.model.errors import Conflict, UserError
@@ -40,7 +39,6 @@ def routes(frame: Frame) -> list[BaseRoute]:
     see, deliver, administer = Permission.SEE, Permission.DELIVER, Permission.ADMINISTER
     return [
         Page("/recipients", people.listing, needs=see),
-        Page("/recipients/import", people.importing, needs=see),
         Page("/recipients/new", people.form, needs=deliver),
         Action("/recipients/new", people.save, needs=deliver),
         Page("/recipients/{number}", people.one, needs=see),
@@ -82,10 +80,6 @@ class _People:
             by=by,
             is_first=place == Place(),
         )
-
-    async def importing(self, request: Request) -> Response:
-        names = await self._frame.reader.read(lists.names)
-        return self._frame.page(request, "people_import.html", HERE, names=names[:20])
 
     async def one(self, request: Request) -> Response:
         story = await self._frame.reader.read(partial(person_view.story, recipient_id=_number(request)))
