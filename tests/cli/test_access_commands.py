@@ -100,7 +100,11 @@ def test_a_key_is_shown_once_and_ends_when_it_is_revoked(told: Callable[..., str
     assert secret not in told("audit")
 
 
-def test_what_other_commands_change_is_in_the_audit_under_who_ran_them(told: Callable[..., str]) -> None:
+def test_what_other_commands_change_is_in_the_audit_under_who_ran_them(
+    told: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "people.csv").write_text("email\nsomebody@brand.example\n")
+    told("recipients", "import", str(tmp_path / "people.csv"))
     told("option", "set", "NmsEmail_RetryCount", "7")
     told("segment", "create", "french", "language = 'fr'")
     key = told("account", "add", "brand", "--role", "mid").splitlines()[-1]
