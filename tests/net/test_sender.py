@@ -353,27 +353,6 @@ def test_a_recorder_that_fails_stops_the_body(at_once: bool) -> None:
     assert asyncio.run(story()) == []
 
 
-def test_nothing_of_a_body_leaves_before_its_start_is_noted() -> None:
-    """The note comes late, the server talks out of turn meanwhile, and then hangs up: the message never began."""
-
-    class Late(Record):
-        def started(self, token: int, go: Callable[[BaseException | None], None]) -> None:
-            super().started(token, lambda _: None)
-            asyncio.get_running_loop().call_later(0.3, go, None)
-
-    record = Late()
-
-    async def story() -> list[str]:
-        transcript = script(GROUP + "S: 250 what\ndrop")
-        async with ScriptedPeer(transcript) as peer:
-            await converse(peer, TransactionQueue(transactions_of(transcript)), record)
-            await asyncio.sleep(0.4)  # the note arrives after the end
-        return peer.problems
-
-    assert asyncio.run(story()) == []
-    assert record.lines == ["1 data lost: unasked reply: 250 what"]
-
-
 def test_bytes_that_would_break_the_protocol_fail_alone() -> None:
     record = Record()
 
