@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from starlette.routing import Route
 from midsource.config import Config, InstanceConfig, Role
 from midsource.mid import accounts
 from midsource.model.errors import Bug
-from midsource.security import access
-from midsource.security.roles import Permission
+from midsource.security import access, api_keys, operators, sessions
+from midsource.security.roles import PERMISSIONS, SYSTEM, Permission
+from midsource.security.roles import Role as OperatorRole
 from midsource.store import migrate
 from midsource.store.database import Database
 from midsource.testing.clock import ManualClock
 from midsource.web.app import create_app
 from midsource.web.guard import PUBLIC
-from midsource.web.routing import Action, Form, Page
+from midsource.web.routing import Action, Form, Open, Page, Permitted
+from midsource.web.serve import compose
 
 
 async def secret_page(request: Request) -> Response:
@@ -181,6 +184,89 @@ def test_an_action_asks_for_a_form_of_this_session_from_our_own_page(
     assert ask(app, "/", "POST", **form)[0] == 403
     assert ask(app, "/", "POST", **form, x_csrf=session)[0] == 403
     assert ask(app, "/", "POST", cookie=form["cookie"], content_type="text/plain", x_csrf=home.csrf)[0] == 415
+
+
+@pytest.fixture
+def whole(role: Role, database: Database, tmp_path: Path) -> Starlette:
+    """Give the whole web app of an instance, as it is served."""
+    instance = InstanceConfig(role, role, port=8100)
+    return compose(Config(tmp_path, instances=(instance,)), instance, database, ManualClock())
+
+
+def in_place(path: str) -> str:
+    """Fill a path's parameters in."""
+    return re.sub(r"\{\w+(:\w+)?\}", lambda found: "7" if found[1] == ":int" else "x", path)
+
+
+def test_every_page_and_action_of_the_whole_is_closed_to_strangers_but_the_log_in(whole: Starlette) -> None:
+    served = [route for route in whole.routes if isinstance(route, Route)]
+    opened = {route.path for route in served if isinstance(route, Open)}
+    assert opened == {"/login"}
+    for route in served:
+        if route.path in PUBLIC | opened:
+            continue
+        for method in route.methods or ():
+            assert ask(whole, in_place(route.path), method, host="localhost")[0] == 401, (method, route.path)
+
+
+@pytest.mark.parametrize("holder", OperatorRole)
+def test_each_role_reaches_what_its_permissions_name_and_nothing_else(
+    whole: Starlette, database: Database, role: Role, holder: OperatorRole
+) -> None:
+    cookie = signed_in(database, holder)
+    walked = {True: 0, False: 0}
+    for route in whole.routes:
+        if not isinstance(route, Permitted):
+            continue
+        may = route.needs in PERMISSIONS[holder]
+        for method in (route.methods or set()) - {"HEAD"}:
+            if may and method == "GET":
+                continue  # the pages themselves are looked at by their own tests
+            status, _, body = ask(
+                whole, in_place(route.path), method, host="localhost",
+                cookie=f"midsource_console_{role}={cookie}", content_type="application/x-www-form-urlencoded",
+            )  # fmt: skip
+            said = b"the form is not of this session" if may else b"lacks the permission to " + route.needs.encode()
+            assert (status, said in body) == (403, True), (method, route.path, body)
+            walked[may] += 1
+    assert walked[True] >= 4, "own account, log-out"
+    assert walked[False] >= (0 if holder is OperatorRole.ADMIN else 10)
+
+
+def signed_in(database: Database, holder: OperatorRole) -> str:
+    with database.transaction() as conn:
+        number = operators.add(conn, SYSTEM, "somebody", [holder], "$argon2id$")
+        return sessions.start(conn, number, ManualClock().now()).cookie
+
+
+def test_no_action_is_for_those_who_only_read(whole: Starlette) -> None:
+    of_everybody = {"/logout", "/me/password", "/me/language", "/me/sessions"}
+    read_only = {route.path for route in whole.routes if isinstance(route, Action) and route.needs is Permission.SEE}
+    assert read_only == of_everybody
+
+
+def test_a_key_opens_what_its_scopes_name(whole: Starlette, database: Database) -> None:
+    with database.transaction() as conn:
+        key = api_keys.issue(conn, SYSTEM, "x", [Permission.METRICS], ManualClock().now())
+    bearer = {"host": "localhost", "authorization": f"Bearer {key}"}
+    assert ask(whole, "/metrics", **bearer)[0] == 200
+    assert ask(whole, "/operators", **bearer)[0] == 403
+    assert ask(whole, "/api/v1/openapi.json", **bearer)[0] == 403
+    assert ask(whole, "/metrics", host="localhost", authorization=f"Bearer {key[:-1]}")[0] == 401
+
+
+def test_a_session_changes_nothing_through_the_api_without_its_csrf(
+    whole: Starlette, database: Database, role: Role
+) -> None:
+    cookie = signed_in(database, OperatorRole.ADMIN)
+    with database.connection() as conn:
+        visitor = sessions.find(conn, cookie, ManualClock().now())
+    assert visitor is not None
+    mine = {"host": "localhost", "cookie": f"midsource_console_{role}={cookie}"}
+    status, _, body = ask(whole, "/api/v1/nothing", "POST", **mine)
+    assert (status, b"not of this session" in body) == (403, True)
+    assert ask(whole, "/api/v1/nothing", "POST", **mine, x_csrf=visitor.csrf)[0] == 404
+    assert ask(whole, "/api/v1/nothing", "POST", **mine, x_csrf=visitor.csrf, origin="http://evil.test")[0] == 403
 
 
 def test_a_route_without_a_permission_cannot_be_added(tmp_path: Path, database: Database, role: Role) -> None:
