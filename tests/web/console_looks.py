@@ -45,7 +45,7 @@ _FAULTS = f"""() => {{
     if (!image.complete || !image.naturalWidth) faults.push(`not loaded: ${{image.src}}`);
   }}
   for (const e of document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea")) {{
-    if (!nameOf(e)) faults.push(`nothing says where it leads: ${{e.outerHTML.slice(0, 90)}}`);
+    if (isShown(e) && !nameOf(e)) faults.push(`nothing says where it leads: ${{e.outerHTML.slice(0, 90)}}`);
   }}
   for (const e of document.querySelectorAll("svg[role=img]")) if (!nameOf(e)) faults.push("a drawing without a name");
   for (const e of document.querySelectorAll("thead th, dt, h2, label, button, nav a, .pill")) {{
