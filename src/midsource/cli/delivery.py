@@ -65,7 +65,9 @@ def proof(
         with opened.database.transaction() as conn:
             found = resolve(conn, number)
             chosen = [recipients.by_email(conn, email)[0].id for email in people or []]
-            made = proofs.send_proof(conn, found.id, people=chosen, to=to or [], by="operator", clock=SystemClock())
+            who = asking.visitor()
+            made = proofs.send_proof(conn, found.id, people=chosen, to=to or [], by=who.name, clock=SystemClock())
+            audit.record(conn, who, "delivery.proof", found.id, proof=made, people=len(chosen), seeds=len(to or []))
         if wait or json:
             _tell(opened, made, "", wait=wait, json=json, until=lambda now: now.is_over)
         else:

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Session
 from midsource.marketing import seeds
+from midsource.security import audit
 
 app = group("Seed addresses, which proofs are sent to: add, list, remove.")
 Address = Annotated[str, typer.Argument(help="name@domain")]
@@ -24,6 +26,7 @@ def add(
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         kept = seeds.add_seed(conn, address, label)
+        audit.record(conn, asking.visitor(), "seed.add", label=label)
     say(f"proofs may be sent to {kept}")
 
 
@@ -45,4 +48,5 @@ def remove(ctx: typer.Context, address: Address) -> None:
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         seeds.remove_seed(conn, address.strip().lower())
+        audit.record(conn, asking.visitor(), "seed.remove")
     say(f"no proof is sent to {address.strip().lower()} any more")

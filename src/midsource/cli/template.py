@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.session import Session
@@ -15,6 +16,7 @@ from midsource.mail.checks import Severity
 from midsource.marketing import brands, templates
 from midsource.marketing.delivery_file import read_text
 from midsource.model.errors import Failed, NotFound
+from midsource.security import audit
 
 app = group("Delivery templates: list, show, save, check, delete.")
 Name = Annotated[str, typer.Argument(help="The template's name.")]
@@ -73,6 +75,7 @@ def save(
             text=contents.get("text", before.text),
         )
         templates.save_template(conn, changed)
+        audit.record(conn, asking.visitor(), "template.save", name)
     say(f"template {name} is stored; `midsource template check {name}` says what is wrong with it")
 
 
@@ -100,4 +103,5 @@ def delete(ctx: typer.Context, name: Name) -> None:
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         templates.delete_template(conn, name)
+        audit.record(conn, asking.visitor(), "template.delete", name)
     say(f"template {name} is deleted")
