@@ -1,0 +1,139 @@
+"""The pages of deliveries in a real browser: three widths, three languages, axe; an order given by keyboard and without scripts."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from tests.web.console_axe import violations
+from tests.web.console_looks import WITNESS, faults, walk
+from tests.web.console_scene import Scene, fill
+from tests.web.console_served import Console, serving
+from tests.web.test_console_browser import ARGUMENTS, BROWSERS, HEIGHTS, PATIENCE_MS
+
+from midsource.config import Config, InstanceConfig
+from midsource.net.clock import SystemClock
+from midsource.security import access
+from midsource.store.database import Database, scalar
+from midsource.web.console.catalogue import texts
+
+PATHS = (
+    "/deliveries?label=news", "/deliveries/{running}", "/deliveries/{broken}", "/deliveries/{running}/log?state=2",
+    "/deliveries/{cut}/trail", "/deliveries/{running}/messages/53", "/deliveries/{running}/stop", "/deliveries/{edited}/send",
+)  # fmt: skip
+LANGUAGE = {320: "fr", 768: "pt", 1280: "en"}
+"""Each width in one language: the longest words on the narrowest screens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A console with a history."""
+
+    console: Console
+    scene: Scene
+
+    def address(self, path: str, language: str) -> str:
+        """Return the address of one of ``PATHS``."""
+        scene = self.scene
+        filled = path.format(running=scene.running, cut=scene.cut, broken=scene.broken, edited=scene.edited)
+        return f"{self.console.address}{filled}{'&' if '?' in filled else '?'}lang={language}"
+
+    def open(self, chromium: Browser, width: int, *, scripts: bool = True) -> Page:
+        """Give a page of that width that is signed in."""
+        viewport = {"width": width, "height": HEIGHTS.get(width, 700)}
+        context = chromium.new_context(viewport=viewport, java_script_enabled=scripts)  # type: ignore[arg-type]  # what it takes
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        if scripts:
+            page.add_init_script(WITNESS)
+        page.goto(f"{self.console.address}/?token={access.token(self.console.home)}")
+        return page
+
+
+@pytest.fixture(scope="module")
+def stage(
+    make_database: Callable[..., str], migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    home = tmp_path_factory.mktemp("home")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    instance = InstanceConfig("marketing", "marketing", port=port)
+    with (
+        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
+        serving(Config(home, instances=(instance,)), instance, database) as address,
+    ):
+        yield Stage(Console(home, database, address), fill(database, SystemClock().now()))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"NO BROWSER: these pages are not tested as people see them; install one of {', '.join(BROWSERS)}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", LANGUAGE)
+def test_every_page_fits_is_readable_and_without_barriers(stage: Stage, chromium: Browser, width: int) -> None:
+    page = stage.open(chromium, width)
+    wrong = {}
+    for path in PATHS:
+        answer = page.goto(stage.address(path, LANGUAGE[width]))
+        assert answer is not None
+        assert answer.status == 200
+        wrong[path] = [*faults(page), *violations(page)]
+    page.context.close()
+    assert {path: found for path, found in wrong.items() if found} == {}
+
+
+def ordered(stage: Stage, number: int) -> object:
+    with stage.console.database.connection() as conn:
+        return scalar(conn, "select ordered from delivery where id = %s", (number,))
+
+
+def test_stopping_by_keyboard_asks_first(stage: Stage, chromium: Browser) -> None:
+    page, words = stage.open(chromium, 1280), texts("en")
+    page.goto(stage.address("/deliveries/{running}", "en"))
+    assert walk(page) == []
+    page.get_by_role("link", name=words["order.stop"]).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text(words["order.stop_title"].format(label="Newsletter of November"))
+    assert ordered(stage, stage.scene.running) == "start"
+    page.get_by_role("link", name=words["order.not"]).click()
+    expect(page.get_by_role("button", name=words["order.pause"])).to_be_visible()
+    page.get_by_role("button", name=words["order.pause"]).focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text=words["said.delivery_pause"])).to_be_visible()
+    assert ordered(stage, stage.scene.running) == "pause"
+    page.context.close()
+
+
+def test_without_scripts_an_order_is_given_all_the_same(stage: Stage, chromium: Browser) -> None:
+    page, words = stage.open(chromium, 390, scripts=False), texts("fr")
+    page.goto(stage.address("/deliveries/{cut}", "fr"))
+    page.get_by_role("button", name=words["order.resume"]).click()
+    expect(page.get_by_text(words["said.delivery_resume"])).to_be_visible()
+    assert ordered(stage, stage.scene.cut) == "resume"
+    page.goto(stage.address("/deliveries/{edited}", "fr"))
+    page.get_by_role("link", name=words["order.send"]).click()
+    page.get_by_role("button", name=words["order.prepare_and_send"]).click()
+    expect(page.get_by_text(words["said.delivery_send"])).to_be_visible()
+    page.context.close()
+
+
+def test_the_log_is_downloaded_as_csv(stage: Stage, chromium: Browser) -> None:
+    page, words = stage.open(chromium, 768), texts("en")
+    page.goto(stage.address("/deliveries/{running}/log?state=62", "en"))
+    with page.expect_download() as download:
+        page.get_by_role("button", name=words["log.export"]).click()
+    lines = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("id,email,status,state")
+    assert {line.split(",")[3] for line in lines[1:]} == {"uncertain"}
+    page.context.close()
