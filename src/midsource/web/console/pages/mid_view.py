@@ -157,10 +157,11 @@ def accounts(conn: Connection) -> list[Submitter]:
           left join feed_ack k on k.account_id = a.id and k.stream = s.stream
          cross join lateral (
            select count(*)::int as n, min(b.created_at) as oldest from (
-             select created_at from feed_batch where account_id = a.id and seq > coalesce(k.seq, 0)
-                and (s.stream = 'deliveries' or rows > 0) order by seq limit %(counted)s) b) u
-        """,
-        {"accounts": MAX_ACCOUNTS, "counted": COUNTED_BATCHES + 1},
+             select created_at from feed_batch b
+              where (b.account_id, b.seq) > (a.id, coalesce(k.seq, 0)) and (b.account_id, b.seq) <= (a.id, %(last)s)
+                and (s.stream = 'deliveries' or rows > 0) order by b.account_id, b.seq limit %(counted)s) b) u
+        """,  # pairs: by seq alone the planner walks the other accounts' batches (8 s with 300 000 of them, measured)
+        {"accounts": MAX_ACCOUNTS, "counted": COUNTED_BATCHES + 1, "last": 2**63 - 1},
     ).fetchall()
     readings: dict[int, list[Reading]] = {}
     for account, *values in found:
