@@ -17,6 +17,7 @@ from midsource.policy.classify import BounceRules, classify
 from midsource.policy.retry import next_attempt
 
 E = MessageEvent
+_ACCEPTED = E.ACCEPTED
 
 
 def judge(
@@ -26,6 +27,8 @@ def judge(
     """Return what ``attempt`` came to. ``chance`` in [0, 1) spreads retries."""
     verdict = classify(attempt, rules)
     event, again_at = verdict.event, None
+    if event is _ACCEPTED:
+        return _outcome(lease, message, event, verdict.reason, attempt, now, message_id, counts=True)
     if event is E.PUT_OFF or (event is E.LOST and prepared.resends):
         again_at = next_attempt(message.attempts + 1, prepared.retry, prepared.valid_until or now, now, chance)
     if event is E.PUT_OFF and again_at is None:

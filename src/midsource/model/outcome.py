@@ -54,6 +54,8 @@ class Reply:
 
     def __str__(self) -> str:
         """Return the reply as an operator knows it, on one line, bounded."""
+        if self.enhanced and self.text:
+            return f"{self.code} {self.enhanced} {self.text}"[:MAX_REPLY_TEXT]
         return " ".join(filter(None, (str(self.code), self.enhanced, self.text)))[:MAX_REPLY_TEXT]
 
 

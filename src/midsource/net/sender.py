@@ -195,7 +195,7 @@ class _Link(asyncio.Protocol):
         self._transport = transport
 
     def pump(self) -> None:
-        """Perform events until the session needs bytes, or ours have to leave first."""
+        """Perform events until the session needs bytes, or ours have to leave, or be noted, first."""
         if self._pumping or self._over:
             return
         self._pumping = True
@@ -204,19 +204,15 @@ class _Link(asyncio.Protocol):
             if self._more_there:
                 self._more_there = False
                 self._feed()
-            while not self._over and (self._may_speak or session.is_over) and self._perform(session.next_event()):
-                pass
+            while not self._over and (not (self._paused or self._noting) or session.is_over):
+                if not self._perform(session.next_event()):
+                    break
         except BaseException as error:  # noqa: BLE001 - whatever the recorder raised belongs to whoever runs the connection
             self._fail(error)
         finally:
             self._pumping = False
         if not self._over and not self._noting:
             self._arm()
-
-    @property
-    def _may_speak(self) -> bool:
-        """Whether nothing has to leave, or to be noted, first."""
-        return not self._paused and not self._noting
 
     def _go(self, error: BaseException | None) -> None:
         self._noting = False

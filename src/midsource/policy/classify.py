@@ -110,15 +110,18 @@ _LOST: Mapping[Stage, Verdict] = MappingProxyType(
 )
 
 
+_ACCEPTED = Verdict(MessageEvent.ACCEPTED)
+
+
 def classify(attempt: Attempt, rules: BounceRules) -> Verdict:
     """Return what ``attempt`` means; never raises."""
     answer, stage = attempt.answer, attempt.stage
     if isinstance(answer, Lost):
         return _LOST[stage]
+    if stage is Stage.BODY and answer.is_positive:
+        return _ACCEPTED
     if answer.is_transient or answer.is_permanent:
         return _refusal(answer, stage, rules)
-    if stage is Stage.BODY and answer.is_positive:
-        return Verdict(MessageEvent.ACCEPTED)
     return _LOST[stage]  # a 2xx or 3xx that answers nothing we asked: as good as none
 
 

@@ -45,7 +45,7 @@ from midsource.smtp.events import (
     Transaction,
 )
 from midsource.smtp.reply import Garbled, Limits, ReplyParser
-from midsource.smtp.table import STAGE, TABLE, Action, Kind, Step, kind_of
+from midsource.smtp.table import KIND, STAGE, TABLE, Action, Kind, Step
 
 CHUNK_BYTES = 65536
 """A larger body leaves in several sends, so that its final dot is written only after the rest has left this process."""
@@ -242,12 +242,12 @@ class ClientSession:
         if not self._awaited:
             if self._trace:
                 self._events.append(Replied(Stage.MAIL, reply))
-            self._end(Stage.MAIL, reply if kind_of(reply) is Kind.CLOSING else Lost(f"unasked reply: {reply}"))
+            self._end(Stage.MAIL, reply if KIND[reply.code] is Kind.CLOSING else Lost(f"unasked reply: {reply}"))
             return
         step, slot = self._awaited.popleft()
         if self._trace:
             self._events.append(Replied(STAGE[step], reply))
-        _PERFORM[step][kind_of(reply)](self, step, slot, reply)
+        _PERFORM[step][KIND[reply.code]](self, step, slot, reply)
         if self._quitting and self._open:
             self.quit()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 from types import MappingProxyType
 
-from midsource.model.outcome import Reply, Stage
+from midsource.model.outcome import Stage
 
 
 class _Looked(Enum):
@@ -115,13 +115,6 @@ STAGE: Mapping[Step, Stage] = MappingProxyType(
 )
 """The stage an answer or a loss at a step is reported with."""
 
-_KIND_OF_DIGIT = (None, None, Kind.POSITIVE, Kind.INTERMEDIATE, Kind.TRANSIENT, Kind.PERMANENT)
-
-
-def kind_of(reply: Reply) -> Kind:
-    """Return the kind of a reply with a code from 200 to 599 (the parser lets no other pass)."""
-    if reply.code == 421:
-        return Kind.CLOSING
-    kind = _KIND_OF_DIGIT[reply.code // 100]
-    assert kind is not None
-    return kind
+_KIND_OF_DIGIT = {2: Kind.POSITIVE, 3: Kind.INTERMEDIATE, 4: Kind.TRANSIENT, 5: Kind.PERMANENT}
+KIND: Mapping[int, Kind] = {code: _KIND_OF_DIGIT[code // 100] for code in range(200, 600)} | {421: Kind.CLOSING}
+"""The kind of a reply by its code, from 200 to 599 (the parser lets no other pass)."""
