@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from midsource.model.errors import ConfigError, Unhealthy
 from midsource.model.ids import delivery_id
@@ -127,3 +131,18 @@ def test_a_failed_block_leaves_nothing_behind(database: Callable[[], str]) -> No
             fail(opened)
         with psycopg.connect(opened.dsn) as conn:
             assert conn.execute("select to_regclass('t')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("role", migrate.ROLES)
+def test_the_revisions_by_name_are_the_revisions_in_order(role: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrate.MIGRATIONS / role))
+    script = ScriptDirectory.from_config(config)
+    assert migrate.revisions(role) == [revision.revision for revision in script.walk_revisions()][::-1]
+    assert script.get_current_head() == migrate.revisions(role)[-1]
+
+
+def test_who_only_checks_a_schema_loads_nothing_that_migrates() -> None:
+    loaded = "import midsource.web.serve, midsource.mid.mta, sys; print([m for m in ('sqlalchemy', 'alembic') if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

@@ -1,33 +1,20 @@
-"""Bring an instance's database to the schema of this version, and refuse a newer one.
+"""The schema of an instance's database: bring it to this version's, tell whether it is, make partitions ahead.
 
-One advisory lock serialises migrators on all machines; each revision is one transaction; `lock_timeout` is 2 s with
-retries, so a migration never queues behind a long reader while senders queue behind it (design 12).
+Every process checks at its start; only who migrates loads what runs the revisions (``upgrading``).
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-
 from midsource.model.errors import ConfigError, Unhealthy
 from midsource.model.ids import Month
-from midsource.store.database import Connection, Database, said_plainly, scalar
+from midsource.store.database import Connection, Database, scalar
 
 ROLES = ("marketing", "mid")
-LOCK_TRIES = 30
-"""With 2 s of lock time-out each: a migration waits at most a minute for its tables."""
-MIGRATOR_SECONDS = 120
-"""How long a migrator waits for another one: twice what that one may wait for its tables."""
-MIGRATION_LOCK = 0x6D69647372630001
-"""Advisory lock key: 'midsrc' and a number; one migrator at a time."""
+MIGRATIONS = Path(__file__).parent / "migrations"
 MONTHS_AHEAD = 2
 DAYS_AHEAD = 3
 """Partitions made ahead at migration and by the tick leader: a process that never restarts still finds tomorrow's."""
@@ -35,24 +22,18 @@ DAYS_AHEAD = 3
 
 def upgrade(database: Database, role: str) -> None:
     """Migrate ``database`` to the newest schema of ``role``. Raises Unhealthy if the schema is newer than this version."""
-    script = _config(role)
-    with said_plainly(database.name), _of_the_driver():
-        engine = sa.create_engine(_sqlalchemy_url(database.dsn), poolclass=sa.NullPool)
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"set lock_timeout = '{MIGRATOR_SECONDS}s'")
-            connection.exec_driver_sql(f"select pg_advisory_lock({MIGRATION_LOCK})")
-            connection.exec_driver_sql("set lock_timeout = '2s'")
-            connection.commit()
-            try:
-                _refuse_newer(connection, script, database.name)
-                connection.commit()  # a revision that builds an index concurrently must find no transaction begun
-                script.attributes["connection"] = connection
-                _with_lock_retries(connection, script)
-            finally:
-                connection.rollback()
-                connection.exec_driver_sql(f"select pg_advisory_unlock({MIGRATION_LOCK})")
-                connection.commit()
-        engine.dispose()
+    # Alembic and SQLAlchemy cost a process 20 MB and 0.3 s at its start: web and mta only check, and do without.
+    from midsource.store import upgrading  # noqa: PLC0415 - as said
+
+    revisions(role)
+    upgrading.upgrade(database, role)
+
+
+def revisions(role: str) -> list[str]:
+    """Return the revisions of ``role`` that this version knows, oldest first. Raises ConfigError for an unknown role."""
+    if role not in ROLES:
+        raise ConfigError([f"role: expected one of {', '.join(ROLES)}, got {role!r}"])
+    return sorted(script.name.partition("_")[0] for script in (MIGRATIONS / role / "versions").glob("[0-9]*.py"))
 
 
 def check(database: Database, role: str, name: str = "") -> None:
@@ -60,14 +41,14 @@ def check(database: Database, role: str, name: str = "") -> None:
 
     ``name`` is the instance's; '' leaves open whose database it is.
     """
-    script = ScriptDirectory.from_config(_config(role))
-    head = script.get_current_head()
+    known = revisions(role)
+    head = known[-1]
     with database.connection() as conn:
         found = scalar(conn, "select to_regclass('alembic_version')")
         current = scalar(conn, "select version_num from alembic_version") if found else None
         owner = conn.execute("select name, role from instance").fetchone() if current == head else None
-    if current and current not in {revision.revision for revision in script.walk_revisions()}:
-        raise _newer(database.name, current)
+    if current and current not in known:
+        raise newer(database.name, current)
     if current != head:
         raise Unhealthy(
             f"the database of {database.name} has schema {current or 'none'}, this version needs {head}",
@@ -104,29 +85,8 @@ def ensure_partitions(conn: Connection, role: str, now: datetime) -> None:
             conn.execute("select ensure_day('outcome', (%s at time zone 'UTC')::date + %s)", (now, ahead))
 
 
-def _config(role: str) -> Config:
-    if role not in ROLES:
-        raise ConfigError([f"role: expected one of {', '.join(ROLES)}, got {role!r}"])
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations" / role))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _sqlalchemy_url(dsn: str) -> str:
-    return dsn.replace("postgresql://", "postgresql+psycopg://", 1)
-
-
-@contextmanager
-def _of_the_driver() -> Iterator[None]:
-    """Raise what the driver raised, not its wrapping, so that it is said plainly like everywhere else."""
-    try:
-        yield
-    except sa.exc.DBAPIError as exc:
-        raise exc.orig or exc from exc
-
-
-def _newer(name: str, schema: str) -> Unhealthy:
+def newer(name: str, schema: str) -> Unhealthy:
+    """Return the refusal of a database that a newer version has migrated."""
     return Unhealthy(
         f"the database of {name} has schema {schema}, which is newer than this version of midsource",
         "install the newer version again; nothing was changed",
@@ -135,25 +95,3 @@ def _newer(name: str, schema: str) -> Unhealthy:
 
 def _foreign(owner: str, owner_role: str, name: str, role: str) -> ConfigError:
     return ConfigError([f"this database belongs to the {owner_role} instance {owner!r}, not to the {role} {name!r}"])
-
-
-def _refuse_newer(connection: sa.Connection, script: Config, name: str) -> None:
-    if connection.exec_driver_sql("select to_regclass('alembic_version')").scalar() is None:
-        return
-    current = connection.exec_driver_sql("select version_num from alembic_version").scalar()
-    known = {revision.revision for revision in ScriptDirectory.from_config(script).walk_revisions()}
-    if current and current not in known:
-        raise _newer(name, current)
-
-
-def _with_lock_retries(connection: sa.Connection, script: Config) -> None:
-    for attempt in range(1, LOCK_TRIES + 1):
-        try:
-            command.upgrade(script, "head")
-            connection.commit()
-        except sa.exc.OperationalError as exc:
-            connection.rollback()
-            if attempt == LOCK_TRIES or "lock timeout" not in str(exc):
-                raise exc.orig or exc from exc
-        else:
-            return

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the revisions on the connection that store/migrate.py opened."""
+"""Alembic's entry: runs the revisions on the connection that store/upgrading.py opened."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The log may be large and in use: the index is made partition by partition, concurrently, and then attached to the
 parent's. Months made meanwhile have it from the parent. A lock that is not had in two seconds ends the attempt; the
-next one (store/migrate.py) goes on where this one was, after removing what a cut attempt left half made.
+next one (store/upgrading.py) goes on where this one was, after removing what a cut attempt left half made.
 """
 
 from __future__ import annotations
