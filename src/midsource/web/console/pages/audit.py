@@ -34,7 +34,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
         older = f"?{urlencode({**given, 'before': found.before})}" if found.before else ""
         return frame.page(
             request, "audit.html", "audit", found=found, wanted=wanted, older=older,
-            newest=f"?{urlencode(given)}" if before else "",
+            newest=f"/audit?{urlencode(given)}".rstrip("?") if before else "",
         )  # fmt: skip
 
     return [Page("/audit", page, needs=Permission.ADMINISTER)]
