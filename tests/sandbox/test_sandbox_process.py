@@ -160,8 +160,9 @@ class _Notes:
     def may_send_body(self, token: int) -> bool:
         return True
 
-    def started(self, token: int) -> None:
+    def started(self, token: int, go: Callable[[BaseException | None], None]) -> None:
         self.started_tokens.append(token)
+        go(None)
 
     def finished(self, token: int, attempt: Attempt) -> None:
         self.attempts[token] = attempt
