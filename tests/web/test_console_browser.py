@@ -205,7 +205,8 @@ def test_a_changed_row_appears_without_a_reload_and_leaves_the_reader_where_they
             "where id = %s returning (figures->>'sent')::int", (number,),
         ).fetchone()  # fmt: skip
     assert row is not None
-    sent = page.locator(".deliveries li", has=link).locator(".counts div").filter(has_text=re.compile(r"^\s*sent"))
+    line = page.locator(".deliveries li", has=page.locator(f"a[href='/deliveries/{number}']"))
+    sent = line.locator(".counts div").filter(has_text=re.compile(r"^\s*sent"))
     expect(sent.locator("dd")).to_have_text(str(row[0]), timeout=REFRESHED_MS)
     assert page.evaluate("window.sameDocument")
     expect(link).to_be_focused()
