@@ -59,7 +59,9 @@ def test_a_template_is_checked_stored_copied_and_deleted(
         assert (kept.html.count("\r"), kept.validity_seconds, kept.retry_period_seconds) == (0, 172_800, 5_400)
     assert send(browser, "/templates/edit", name="Spring", **GOOD).status_code == 422  # another of this name
     assert "far.example" in browser.get("/templates/edit", params={"copy": "Spring"}).text
-    assert "The template is deleted." in send(browser, "/templates/delete", seen="/templates/edit", name="Spring").text
+    assert send(browser, "/templates/delete", seen="/templates/delete?name=Spring", name="default").status_code == 409
+    deleted = send(browser, "/templates/delete", seen="/templates/delete?name=Spring", name="Spring")
+    assert "The template is deleted." in deleted.text
     assert browser.get("/templates/edit", params={"name": "Spring"}).status_code == 404
     assert ready.edited
 

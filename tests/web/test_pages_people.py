@@ -150,7 +150,7 @@ def test_a_segment_says_whom_it_chooses_before_and_after_it_is_stored(console: C
     assert "person" in stored.text
     assert (
         "The segment is deleted."
-        in send(browser, "/segments/delete", seen="/segments/edit?name=Sapo", name="Sapo").text
+        in send(browser, "/segments/delete", seen="/segments/delete?name=Sapo", name="Sapo").text
     )
 
 

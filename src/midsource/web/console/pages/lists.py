@@ -10,6 +10,7 @@ GET  /fields                   own fields. POST adds one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -46,6 +47,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
         Page("/segments", named.all),
         Page("/segments/edit", named.one),
         Action("/segments/edit", named.save, needs=deliver),
+        Page("/segments/delete", named.deleting, needs=deliver),
         Action("/segments/delete", named.delete, needs=deliver),
         Page("/fields", own.all),
         Action("/fields", own.add, needs=deliver),
@@ -212,6 +214,16 @@ class _Segments:
             return await self._one(request, form, {(at or "name"): why for at, why in problems.items()}, 422)
         return done("/segments/edit", "segment_saved", name=name)
 
+    async def deleting(self, request: Request) -> Response:
+        return await self._deleting(request, request.query_params.get("name", "").replace("\0", ""), "", 200)
+
+    async def _deleting(self, request: Request, name: str, problem: str, status: int) -> Response:
+        await self._frame.reader.read(lambda conn: segments.segment_expression(conn, name))
+        back = f"/segments/edit?{urlencode({'name': name})}"
+        return self._frame.page(
+            request, "delete_named.html", HERE, status=status, name=name, back=back, problem=problem
+        )
+
     async def delete(self, request: Request, form: Form) -> Response:
         name, visitor = form.get("name", ""), visitor_of(request.scope)
 
@@ -219,7 +231,10 @@ class _Segments:
             segments.delete_segment(conn, name)
             audit.record(conn, visitor, "segment.delete", name)
 
-        await self._frame.write(change)
+        try:
+            await self._frame.write(change)
+        except MISTAKES as exc:
+            return await self._deleting(request, name, str(exc), exc.http_status)
         return done("/segments", "segment_deleted")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,6 +40,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
         Page("/templates", pages.all),
         Page("/templates/edit", pages.one),
         Action("/templates/edit", pages.save, needs=deliver),
+        Page("/templates/delete", pages.deleting, needs=deliver),
         Action("/templates/delete", pages.delete, needs=deliver),
     ]
 
@@ -106,6 +108,16 @@ class _Templates:
             return await self._form(request, form, beside(exc, FIELDS), 422, stored=stored)
         return done("/templates/edit", "template_saved", name=name)
 
+    async def deleting(self, request: Request) -> Response:
+        return await self._deleting(request, request.query_params.get("name", "").replace("\0", ""), "", 200)
+
+    async def _deleting(self, request: Request, name: str, problem: str, status: int) -> Response:
+        await self._frame.reader.read(lambda conn: templates.get_template(conn, name))
+        back = f"/templates/edit?{urlencode({'name': name})}"
+        return self._frame.page(
+            request, "delete_named.html", HERE, status=status, name=name, back=back, problem=problem
+        )
+
     async def delete(self, request: Request, form: Form) -> Response:
         visitor, name = visitor_of(request.scope), form.get("name", "")
 
@@ -113,7 +125,10 @@ class _Templates:
             templates.delete_template(conn, name)
             audit.record(conn, visitor, "template.delete", name)
 
-        await self._frame.write(change)
+        try:
+            await self._frame.write(change)
+        except MISTAKES as exc:
+            return await self._deleting(request, name, str(exc), exc.http_status)
         return done("/templates", "template_deleted")
 
 
