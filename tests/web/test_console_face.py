@@ -125,7 +125,7 @@ def test_a_foreign_name_gets_nothing_even_with_the_token(console: Console) -> No
 def test_assets_are_open_named_by_their_content_and_kept(console: Console, browser: httpx2.Client) -> None:
     found = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', browser.get("/").text))
     assert {re.sub(r"\.[0-9a-f]{12}\.", ".", path) for path in found} == {
-        "/static/console.css", "/static/console.js", "/static/htmx.min.js", "/static/mark.svg",
+        "/static/console.css", "/static/production.css", "/static/console.js", "/static/htmx.min.js", "/static/mark.svg",
     }  # fmt: skip
     with console.browser(token="") as stranger:
         for path in found:
