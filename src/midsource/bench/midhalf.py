@@ -61,6 +61,7 @@ class Sent:
     seconds: float
     mta_cpu_seconds: float
     database_cpu_seconds: float
+    sink_cpu_seconds: float
     busy_cores: float
     wire_bytes: float
     """Mean bytes of a message at the sink, commands included."""
@@ -150,11 +151,13 @@ class MidHalf:
         self._check(number, messages, now_taken.messages - taken.messages)
         return Sent(
             messages=messages, seconds=seconds, mta_cpu_seconds=spent[0], database_cpu_seconds=spent[1],
-            busy_cores=spent[2] / seconds, wire_bytes=(now_taken.bytes - taken.bytes) / messages,
+            sink_cpu_seconds=spent[2],
+            busy_cores=spent[3] / seconds, wire_bytes=(now_taken.bytes - taken.bytes) / messages,
         )  # fmt: skip
 
-    def _spent(self, pids: Iterable[int], server: int) -> tuple[float, float, float]:
-        return machine.cpu_seconds(pids), machine.cpu_seconds(machine.family(server)), machine.busy_seconds()
+    def _spent(self, pids: Iterable[int], server: int) -> tuple[float, ...]:
+        server_seconds, sink_seconds = machine.cpu_seconds(machine.family(server)), machine.cpu_seconds([self.sink.pid])
+        return machine.cpu_seconds(pids), server_seconds, sink_seconds, machine.busy_seconds()
 
     def _check(self, number: int, messages: int, taken: int) -> None:
         """The ledger, counted row by row, says that all were sent; the sink took as many."""

@@ -23,7 +23,7 @@ TARGET = (
     Goal(ratio_to(NAIVE), 25, "times"),
     Goal("messages", 4_000, "msg/s", informs=True),
 )
-ALSO = ("mta CPU", "PostgreSQL CPU", "busy cores", "message on the wire")
+ALSO = ("mta CPU", "PostgreSQL CPU", "sink CPU", "busy cores", "message on the wire")
 
 
 def run(bench: Bench) -> Row:
@@ -54,6 +54,7 @@ def note(runs: Runs, sent: Sent) -> None:
     runs.add("messages", "msg/s", sent.a_second)
     runs.add("mta CPU", "s per 1 000", sent.mta_cpu_seconds / sent.messages * 1_000)
     runs.add("PostgreSQL CPU", "s per 1 000", sent.database_cpu_seconds / sent.messages * 1_000)
+    runs.add("sink CPU", "s per 1 000", sent.sink_cpu_seconds / sent.messages * 1_000)
     runs.add("busy cores", "", sent.busy_cores)
     runs.add("message on the wire", "kB", sent.wire_bytes / 1_000)
 
