@@ -12,10 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 from tests.crash.plan import RoundPlan
 from tests.crash.progress import Eye
 from tests.crash.rounds import LIST, Round, forget_copies, perform
 from tests.story.home import Home
+
+from midsource.cli.session import serving
+from midsource.config import load
+from midsource.mid import dkim_keys
+from midsource.security import keys
 
 HOME_ROUNDS = 25
 """Half a million messages: the databases of a home stay below a gigabyte."""
@@ -53,12 +59,22 @@ def new_home(people: int, kind: type[Home] = Home) -> Iterator[Home]:
     home = kind(folder / "h")
     try:
         home.init()
+        _sign_quickly(home)
         _up(home)
         home.people(LIST, [f"p{n}@{DOMAINS[n % len(DOMAINS)]}.example" for n in range(people)])
         yield home
     finally:
         home.end()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sign_quickly(home: Home) -> None:
+    """Replace the RSA key by an Ed25519 one: it signs ten times as fast, and half of a round was signing."""
+    with serving(load(home.path)) as urls:
+        assert urls.use is not None
+        with psycopg.connect(urls.use.dsn("mid1")) as conn:
+            [(domain, selector)] = conn.execute("select domain, selector from dkim_key").fetchall()
+            dkim_keys.create(conn, keys.load(home.path), domain, selector, "ed25519")
 
 
 def _up(home: Home) -> None:
