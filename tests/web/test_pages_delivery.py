@@ -99,6 +99,15 @@ def test_the_list_by_pages_keeps_the_filter(console: Console, browser: httpx2.Cl
         assert found == sorted(set(found), reverse=True)
 
 
+def test_a_search_goes_on_where_it_stopped_looking(
+    browser: httpx2.Client, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("midsource.web.console.pages.delivery_list.LOOKED", 2)
+    pages = list(follow(browser, browser.get("/deliveries?label=october&lang=en")))
+    assert [names(page) for page in pages] == [[], [], ["Newsletter of October"]]
+    assert "No delivery matches." in seen(pages[0])
+
+
 def test_the_list_says_why_it_waits_how_fast_it_goes_and_how_old_that_is(
     console: Console, browser: httpx2.Client, scene: Scene
 ) -> None:

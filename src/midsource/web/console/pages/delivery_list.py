@@ -18,7 +18,7 @@ from midsource.marketing.waiting import Wait
 from midsource.model.delivery import DeliveryState
 from midsource.policy import pace
 from midsource.policy.pace import Forecast
-from midsource.store.database import Connection
+from midsource.store.database import Connection, scalar
 from midsource.web.console.pages.overview import DeliveryLine
 
 PAGE_ROWS = 25
@@ -82,31 +82,32 @@ class DeliveryList:
 
 
 _COLUMNS = sql.SQL(", ").join(sql.SQL("d.{}").format(sql.Identifier(field.name)) for field in fields(ListedRow))
+_LOOKED = sql.SQL("""
+    select id from delivery where (%(before)s::bigint is null or id < %(before)s) and proof_of is null
+       and (%(account)s = '' or account = %(account)s) and (%(states)s::smallint[] is null or state = any(%(states)s))
+     order by id desc limit %(looked)s
+""")
 _PAGE = sql.SQL("""
-    with looked as (
-        select id from delivery where (%(before)s::bigint is null or id < %(before)s) and proof_of is null
-           and (%(account)s = '' or account = %(account)s) and (%(states)s::smallint[] is null or state = any(%(states)s))
-         order by id desc limit %(looked)s
-    )
+    with looked as ({})
     select {} from looked join delivery d using (id)
      where %(label)s = '' or strpos(lower(d.label), lower(%(label)s)) > 0
      order by id desc limit %(limit)s
-""").format(_COLUMNS)
+""").format(_LOOKED, _COLUMNS)
+_REACHED = sql.SQL("select min(id) from ({}) looked having count(*) = %(looked)s").format(_LOOKED)
+"""The oldest looked at, where there may be older ones that were not."""
 
 
 def page(conn: Connection, wanted: Filter, now: datetime) -> DeliveryList:
     """Read one page."""
     states = [int(state) for state in STAGES[wanted.stage]] if wanted.stage else None
+    params = {
+        "before": wanted.before, "account": wanted.account, "states": states, "label": wanted.label,
+        "looked": LOOKED if wanted.label else PAGE_ROWS + 1, "limit": PAGE_ROWS + 1,
+    }  # fmt: skip
     with conn.cursor(row_factory=class_row(ListedRow)) as cursor:
-        found = cursor.execute(
-            _PAGE,
-            {
-                "before": wanted.before, "account": wanted.account, "states": states, "label": wanted.label,
-                "looked": LOOKED if wanted.label else PAGE_ROWS + 1, "limit": PAGE_ROWS + 1,
-            },
-            prepare=False,
-        ).fetchall()  # fmt: skip
+        found = cursor.execute(_PAGE, params, prepare=False).fetchall()
     rows = found[:PAGE_ROWS]
+    older = rows[-1].id if len(found) > PAGE_ROWS else scalar(conn, _REACHED, params) if wanted.label else None
     accounts = conn.execute("select name, last_hello_at from external_account order by name limit 200").fetchall()
     ids = [row.id for row in rows if not row.is_final]
     parts, earlier = waiting.parts_of(conn, ids), samples.earlier(conn, ids)
@@ -124,4 +125,4 @@ def page(conn: Connection, wanted: Filter, now: datetime) -> DeliveryList:
         )
         for row in rows
     ]  # fmt: skip
-    return DeliveryList(listed, rows[-1].id if len(found) > PAGE_ROWS else None, [name for name, _ in accounts])
+    return DeliveryList(listed, older, [name for name, _ in accounts])
