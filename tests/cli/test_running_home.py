@@ -122,4 +122,4 @@ def test_a_process_that_cannot_run_says_so_in_its_log_too(midsource: Run, extern
 def test_budgets_are_what_the_processes_are_built_for() -> None:
     assert budget.WEB_POOL == THREADS + 2
     assert budget.WEB_PAGES == PAGES_AT_ONCE
-    assert budget.needed(["web@marketing", "worker@marketing.2", "sandbox@mid1"]) == 14 + 18 + budget.COMMANDS
+    assert budget.needed(["web@marketing", "worker@marketing.2", "sandbox@mid1"]) == 15 + 18 + budget.COMMANDS
