@@ -20,8 +20,8 @@ from midsource.model.clock import Clock
 RENDER_BATCH = 50
 RENDER_AHEAD = 100
 RENDERED_BYTES = 24 * 2**20
-MAX_RENDERING = 6
-"""Three threads, each with its next batch waiting."""
+MAX_RENDERING = 4
+"""Two threads, each with its next batch waiting."""
 SCARCE_BATCH = 4
 """Rendered at a time for a destination with none, while the memory is taken."""
 

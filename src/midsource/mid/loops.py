@@ -189,8 +189,8 @@ class Loops:
             await self._in(self._settle_pool, lambda: self._settle(sealed))
             self._journal.applied(sealed)
             self._desk.settled(sealed)
-            for outcome in sealed.outcomes:
-                self._touched.setdefault((outcome.account_id, outcome.delivery_id), self._clock.boot_seconds())
+            for key in {(outcome.account_id, outcome.delivery_id) for outcome in sealed.outcomes}:
+                self._touched.setdefault(key, self._clock.boot_seconds())
         now, open_ = self._clock.boot_seconds(), self._desk.deliveries
         due = [key for key, since in self._touched.items() if now - since >= ADVANCE_SECONDS or key not in open_]
         if due:

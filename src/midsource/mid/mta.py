@@ -42,8 +42,8 @@ from midsource.policy.paths import Limits
 from midsource.security import keys
 from midsource.store.database import Database
 
-RENDER_THREADS = 3
-"""Two sign, without the interpreter, while the third composes or waits for it: signed 7 % faster than with two or four."""
+RENDER_THREADS = 2
+"""One signs, without the interpreter, while the other composes: a third made nothing faster and cost 7 % more CPU."""
 SWITCH_SECONDS = 0.001
 """How long a rendering thread may keep the loop waiting: at Python's 5 ms sending was a tenth slower, at 0.3 ms it cost CPU."""
 
