@@ -37,6 +37,23 @@ def test_the_sending_rows_are_measured_and_told_as_a_table_and_as_json(open_fold
     assert not list(open_folder.glob("midsource-bench-*")), "nothing is left behind"
 
 
+@pytest.mark.slow
+def test_the_rows_of_a_pair_are_measured_on_real_deliveries(open_folder: Path) -> None:
+    done = bench(
+        *("prepare", "hand-over", "sync", "growth", "idle"),
+        *("--scale", "0.002", "--runs", "1", "--json", "--folder", str(open_folder)),
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
+    assert list(rows) == ["prepare", "hand-over", "sync", "growth", "idle"]
+    for name in ("prepare", "hand-over", "sync"):
+        assert rows[name]["figure"]["median"] > 0
+        assert rows[name]["beside"][0]["measure"]["median"] > 0
+    also = {measure["name"]: measure["median"] for measure in rows["idle"]["also"]}
+    assert 50 < also["mid memory"] < 2_000
+    assert also["marketing transactions"] > 0
+
+
 def test_a_row_that_is_none_is_wrong_use_and_names_those_there_are() -> None:
     done = bench("sned")
     assert done.returncode == 2

@@ -147,12 +147,12 @@ class Pair:
             conn.execute("reset statement_timeout")
         self.people = count
 
-    def campaign(self) -> tuple[int, Phase, Phase]:
-        """Prepare a delivery to everybody and hand it over; return its number and what both phases took."""
+    def campaign(self, expression: str = "") -> tuple[int, Phase, Phase]:
+        """Prepare a delivery to everybody, or to some, and hand it over; return its number and what both phases took."""
         with self.marketing.connection() as conn:
             watch = Watch(self, conn)
             with conn.transaction():
-                number = deliveries.create_from_toml(conn, self._file(), self.bench.clock)
+                number = deliveries.create_from_toml(conn, self._file(expression), self.bench.clock)
                 deliveries.start_preparation(conn, number)
                 jobs.ask(conn, "prepare", number, "bench")
             seconds = self._job(conn, "prepare", number)
@@ -190,13 +190,14 @@ class Pair:
             raise Failed(f"{kind} ended badly ({found.error if found else 'gone'})", "report it with the worker's log")
         return (found.finished_at - found.asked_at).total_seconds()
 
-    def _file(self) -> Path:
+    def _file(self, expression: str) -> Path:
         folder, content = self.home / "content", newsletter.newsletter(tracked=True)
         folder.mkdir(exist_ok=True)
         (folder / "letter.html").write_text(content.html, encoding="utf-8")
         (folder / "letter.txt").write_text(content.text, encoding="utf-8")
         said = {"label": "newsletter", "subject": content.subject, "html": "letter.html", "text": "letter.txt"}
         lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
+        lines += ["[target]", f"expression = {json.dumps(expression)}"] if expression else []
         (folder / "delivery.toml").write_text("\n".join(lines), encoding="utf-8")
         return folder / "delivery.toml"
 
