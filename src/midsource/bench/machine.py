@@ -7,8 +7,17 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
+from midsource.model.errors import Failed
+
+_PROC = Path("/proc/self/stat")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MIB = 2**20
+
+
+def must_be_readable() -> None:
+    """Raise Failed where processes cannot be read the way this module does."""
+    if not _PROC.exists():
+        raise Failed("CPU and memory of processes are read from /proc, which is not here", "measure on Linux")
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

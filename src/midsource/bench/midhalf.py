@@ -34,6 +34,8 @@ CONNECTIONS = 4
 """Connections to each destination of one mta process: the default of a home."""
 START_SECONDS = 30.0
 RUN_SECONDS = 600.0
+END_SECONDS = 120.0
+"""From the last outcome to *finished*: a second or two, or more on a machine that others use."""
 _CONFIG = """\
 [postgres]
 mode = "external"
@@ -162,7 +164,7 @@ class MidHalf:
     def _check(self, number: int, messages: int, taken: int) -> None:
         """The ledger, counted row by row, says that all were sent; the sink took as many."""
         with self.database.connection() as conn:
-            wait_until(lambda: self.state(conn, number) in FINAL, "the end of the delivery", START_SECONDS)
+            wait_until(lambda: self.state(conn, number) in FINAL, "the end of the delivery", END_SECONDS)
             found = conn.execute(
                 "select state, count(*) from message where account_id = %s and delivery_id = %s group by 1",
                 (self.account_id, number),

@@ -48,6 +48,7 @@ def bench(
 ) -> int:
     """Measure rows of the performance table, each beside a limit or a peer of the same run."""
     chosen = chosen_rows(rows or ["all"])
+    machine.must_be_readable()
     measured: list[Row] = []
     failed: list[dict[str, str]] = []
     began = SystemClock().now()
