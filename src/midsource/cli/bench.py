@@ -6,6 +6,7 @@ operator is touched. Exit 1 only where a row could not be measured; a missed tar
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -39,7 +40,9 @@ def bench(
     rows: Annotated[list[str] | None, typer.Argument(help=f"Rows: all (default), {', '.join(BY_NAME)}.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=MAX_RUNS, help="Runs of each row; the median counts.")] = 3,
     scale: Annotated[float, typer.Option(min=0.0001, max=MAX_SCALE, help="Amount of work; targets speak of 1.")] = 1.0,
-    mtas: Annotated[int, typer.Option(min=1, max=MAX_MTAS, help="mta processes of the sending rows.")] = 1,
+    mtas: Annotated[
+        int, typer.Option(min=0, max=MAX_MTAS, help="mta processes of the sending rows; 0: one for each core.")
+    ] = 0,
     folder: Annotated[
         str, typer.Option(help="Where to make the folder of the run: names the disk to measure. Default: temporary.")
     ] = "",
@@ -55,7 +58,7 @@ def bench(
     with (
         _scene(folder, keep=keep) as (place, database),
         err.status("") as status,
-        Bench(place, database, runs, scale, mtas, say=status.update) as scene,
+        Bench(place, database, runs, scale, mtas or os.cpu_count() or 1, say=status.update) as scene,
     ):
         for name in chosen:
             status.update(name)
