@@ -34,6 +34,15 @@ def test_without_its_limit_or_with_other_work_a_target_is_not_judged() -> None:
     assert row(ratio=(0.7,), scaled=True).is_met is None
 
 
+def test_a_ratio_that_cannot_be_judges_nothing() -> None:
+    """OpenSSL was measured while others used the machine."""
+    goals = (Goal("ratio", 0.6, "of openssl", ceiling=1.0),)
+    beside = (Beside("openssl", Measure("signatures", "a second", (10.0,)), Measure("ratio", "", (1.57,))),)
+    disturbed = Row("send", "what it is", Measure("messages", "msg/s", (15.7,)), goals, beside)
+    assert disturbed.is_met is None
+    assert disturbed.to_json()["goals"][0]["holds"] is None
+
+
 def test_json_says_each_run_and_each_goal() -> None:
     said = row(ratio=(0.5,)).to_json()
     assert said["figure"]["runs"] == [900, 1_000, 1_500]

@@ -6,6 +6,7 @@ a limit or a peer that was measured in the same run. A missed target is a fact i
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,13 +61,18 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One bound on one measure of the row. ``informs``: written down, but another goal decides (the ratio before the figure)."""
+    """One bound on one measure of the row. ``informs``: written down, but another goal decides (the ratio before the figure).
+
+    ``ceiling``: more than this cannot be (nobody signs faster than OpenSSL does nothing else), so the limit was measured
+    while others used the machine, and nothing is judged.
+    """
 
     measure: str
     bound: float
     unit: str
     at_most: bool = False
     informs: bool = False
+    ceiling: float = math.inf
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` is within the bound."""
@@ -99,21 +105,22 @@ class Row:
     @property
     def is_met(self) -> bool | None:
         """Whether every goal that decides holds; None where one of them could not be judged here."""
-        verdicts = []
-        for goal in self.goals:
-            if goal.informs:
-                continue
-            if (found := self.measure(goal.measure)) is None or self.scaled:
-                return None
-            verdicts.append(goal.holds(found.median))
+        verdicts = [self.judged(goal) for goal in self.goals if not goal.informs]
+        if self.scaled or None in verdicts:
+            return None
         return all(verdicts)
+
+    def judged(self, goal: Goal) -> bool | None:
+        """Tell whether a goal holds; None where what it speaks of was not measured, or cannot be true."""
+        found = self.measure(goal.measure)
+        return None if found is None or found.median > goal.ceiling else goal.holds(found.median)
 
     def _judged(self, goal: Goal) -> dict[str, Any]:
         found = self.measure(goal.measure)
         return {
             "measure": goal.measure, "bound": goal.bound, "words": goal.words, "decides": not goal.informs,
             "value": None if found is None else rounded(found.median),
-            "holds": None if found is None else goal.holds(found.median),
+            "holds": self.judged(goal),
         }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:

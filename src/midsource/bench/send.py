@@ -19,7 +19,7 @@ MESSAGES = 40_000
 NAIVE_MESSAGES = 600
 OPENSSL, NAIVE = "openssl speed rsa2048", "naive Python, signed"
 TARGET = (
-    Goal(ratio_to(OPENSSL), 0.60, ""),
+    Goal(ratio_to(OPENSSL), 0.60, "", ceiling=1.0),
     Goal(ratio_to(NAIVE), 25, "times"),
     Goal("messages", 4_000, "msg/s", informs=True),
 )

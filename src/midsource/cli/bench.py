@@ -145,9 +145,10 @@ def _goal(row: Row, goal: Goal | None) -> tuple[str, str, str]:
     if goal is None:
         return ("", "", "")
     found = row.measure(goal.measure)
-    if found is None:
-        return (goal.words, "", "not judged")
-    met = "yes" if goal.holds(found.median) else "no"
+    holds = row.judged(goal)
+    if found is None or holds is None:
+        return (goal.words, show(found.median) if found else "", "not judged")
+    met = "yes" if holds else "no"
     return (goal.words, show(found.median), "other work" if row.scaled else f"{met} (informs)" if goal.informs else met)
 
 
