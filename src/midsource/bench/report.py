@@ -149,9 +149,14 @@ def _group(row: dict[str, Any], label: str, ours: str, unit: str) -> Group:
     for beside in row["beside"]:
         if "measure" in beside:
             kind: Literal["limit", "peer"] = "limit" if beside["name"].startswith(LIMITS) else "peer"
-            bars.append(Bar(beside["name"].partition(",")[0], beside["measure"]["median"], kind))
+            bars.append(Bar(short(beside["name"]), beside["measure"]["median"], kind))
     target = next((goal["bound"] for goal in row["goals"] if goal["measure"] == row["figure"]["name"]), None)
     return Group(label, unit, bars, target)
+
+
+def short(name: str) -> str:
+    """Return as much of a name as fits beside a bar: "bare COPY of the ledger rows" without the rows."""
+    return name.partition(",")[0].partition(" of ")[0]
 
 
 if __name__ == "__main__":
