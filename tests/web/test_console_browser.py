@@ -34,7 +34,14 @@ ARGUMENTS = (
 )  # fmt: skip
 HEIGHTS = {390: 844, 768: 1024, 1280: 800}
 """By width."""
-PAGES = ("/", "/deliveries", "/deliveries/{running}", "/deliveries/{running}/log?state=61", "/deliveries/{cut}", "/sandbox")
+PAGES = (
+    "/",
+    "/deliveries",
+    "/deliveries/{running}",
+    "/deliveries/{running}/log?state=61",
+    "/deliveries/{cut}",
+    "/sandbox",
+)
 PATIENCE_MS = 10_000
 """For what is due at once; a machine under load takes its time."""
 REFRESHED_MS = REFRESH_SECONDS * 1_000 + PATIENCE_MS
