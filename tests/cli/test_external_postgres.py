@@ -129,6 +129,9 @@ def test_two_instances_never_share_a_database(midsource: Run, external: External
     assert midsource("init").returncode == 0
     external(marketing=second, mid=first)
     refused(midsource("workflow", "list"), 2, "belongs to the mid instance 'mid1'")
+    refused(midsource("migrate"), 2, "belongs to the mid instance 'mid1'")
+    external(marketing=first, mid=second)
+    assert midsource("workflow", "list").returncode == 0
 
 
 def test_a_newer_schema_is_refused_by_every_command_and_process(midsource: Run, external: External) -> None:
@@ -159,7 +162,7 @@ def test_more_processes_than_connections_are_refused_with_the_numbers(midsource:
     external(more="")
     assert midsource("init").returncode == 0
     done = midsource("up", env={"MIDSOURCE_MARKETING_WORKERS": "30"})
-    wanted = 14 + 30 * 18 + (14 + 18 + 4) + 12
+    wanted = 15 + 30 * 18 + (15 + 18 + 4) + 12
     refused(done, 2, "worker@marketing.30 18", f"may want {wanted} together", "max_connections 100", "run fewer")
 
 

@@ -21,11 +21,16 @@ DAYS_AHEAD = 3
 
 
 def upgrade(database: Database, role: str) -> None:
-    """Migrate ``database`` to the newest schema of ``role``. Raises Unhealthy if the schema is newer than this version."""
+    """Migrate ``database`` to the newest schema of ``role``.
+
+    Raises Unhealthy if the schema is newer than this version, ConfigError if it is of the other role; nothing is run then.
+    """
     # Alembic and SQLAlchemy cost a process 20 MB and 0.3 s at its start: web and mta only check, and do without.
     from midsource.store import upgrading  # noqa: PLC0415 - as said
 
     revisions(role)
+    with database.connection() as conn:
+        _refuse_other_role(conn, role)
     upgrading.upgrade(database, role)
 
 
@@ -44,6 +49,7 @@ def check(database: Database, role: str, name: str = "") -> None:
     known = revisions(role)
     head = known[-1]
     with database.connection() as conn:
+        _refuse_other_role(conn, role, name)
         found = scalar(conn, "select to_regclass('alembic_version')")
         current = scalar(conn, "select version_num from alembic_version") if found else None
         owner = conn.execute("select name, role from instance").fetchone() if current == head else None
@@ -91,6 +97,15 @@ def newer(name: str, schema: str) -> Unhealthy:
         f"the database of {name} has schema {schema}, which is newer than this version of midsource",
         "install the newer version again; nothing was changed",
     )
+
+
+def _refuse_other_role(conn: Connection, role: str, name: str = "") -> None:
+    """Raise ConfigError for a database of the other role: its revisions have the same numbers and other contents."""
+    if scalar(conn, "select to_regclass('instance')") is None:
+        return
+    owner = conn.execute("select name, role from instance").fetchone()
+    if owner is not None and owner[1] != role:
+        raise _foreign(owner[0], owner[1], name or role, role)
 
 
 def _foreign(owner: str, owner_role: str, name: str, role: str) -> ConfigError:
