@@ -267,7 +267,7 @@ def test_what_is_wrong_would_be_found(phone: Window, planted: str, found: str) -
 def test_a_link_that_the_keyboard_cannot_reach_would_be_found(phone: Window) -> None:
     page = phone.open("/")
     page.evaluate(
-        "document.querySelector('.brand').tabIndex = -1; document.querySelector('nav a').style.outline = 'none'"
+        "document.querySelector('.brand').tabIndex = -1; document.querySelector('#main a').style.outline = 'none'"
     )
     wrong = walk(page)
     assert [line.partition(":")[0] for line in wrong] == ["no ring", "not reached"]

@@ -137,7 +137,7 @@ def test_workflows_stand_worst_first_with_cause_and_lag(filled: Stage, browser: 
     assert "does not answer" in words
     assert "second line" not in words
     assert "No success since 3 h ago: two runs were due meanwhile." in words
-    assert re.search(r"\d+ (s|min) behind", words)
+    assert re.search(r"\d+ (s|min|h) behind", words)
     assert "The last 20 runs: 26 s to 45 s" in answer.text
 
 
