@@ -12,9 +12,9 @@ import pytest
 from psycopg import sql
 
 from midsource.engine import admin, jobs
-from midsource.engine.slices import SliceRunner, Table
+from midsource.engine.slices import PASSING, SliceRunner, Table
 from midsource.engine.work import Context, JobBody, JobKind, Report, Works
-from midsource.model.errors import Failed, Unhealthy
+from midsource.model.errors import Failed, MidsourceError, Unhealthy
 from midsource.net.clock import SystemClock
 from midsource.store.database import Database, scalar
 
@@ -90,6 +90,19 @@ def test_a_job_that_fails_while_it_is_asked_for_again_tries_once_more(
     assert job(engine_db, work_id).error == "the mid refused the first order: give another."
     hand_over(engine_db, "job", work_id)
     assert runner(body).run("job", work_id, 1) == "failed"
+
+
+@pytest.mark.parametrize("passing", PASSING)
+def test_a_job_outlasts_whatever_time_may_mend(
+    engine_db: Database, runner: Callable[..., SliceRunner], ask: Callable[[], str], passing: type[MidsourceError]
+) -> None:
+    def body(_: Context) -> Report:
+        raise passing("there is no room", "make some")
+
+    work_id = ask()
+    hand_over(engine_db, "job", work_id)
+    assert runner(body).run("job", work_id, 0) == "more"
+    assert (job(engine_db, work_id).outcome, job(engine_db, work_id).error) == (None, "there is no room: make some.")
 
 
 def test_asking_before_a_slice_began_asks_for_no_other(

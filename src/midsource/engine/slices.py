@@ -28,7 +28,7 @@ from midsource.engine.ticks import back_off
 from midsource.engine.work import Cancelled, Context, JobBody, Report, Works
 from midsource.model.clock import Clock
 from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
-from midsource.store.database import Connection, Database, StatementTimeout, scalar
+from midsource.store.database import Connection, Database, StatementTimeout, StorageFull, scalar
 
 Table = Literal["job", "workflow_run"]
 MAX_ERROR_TEXT = 2_000
@@ -37,7 +37,7 @@ MAX_JOB_PAUSE_SECONDS = 60
 AWAY_SECONDS = 120
 """A restart of PostgreSQL takes seconds, a recovery a minute or two; after that the reaper makes the row due again."""
 AGAIN_SECONDS = 1.0
-PASSING = (RemoteUnavailable, Unhealthy, Conflict, StatementTimeout)
+PASSING = (RemoteUnavailable, Unhealthy, Conflict, StatementTimeout, StorageFull)
 """Failures that time may mend: a job tries again; a technical workflow fails this run, whatever failed, and has another
 after ``ticks.back_off``."""
 
@@ -178,7 +178,7 @@ class SliceRunner:
         while True:
             try:
                 return act()
-            except (Unhealthy, Conflict, StatementTimeout) as exc:
+            except (Unhealthy, Conflict, StatementTimeout, StorageFull) as exc:
                 if self.stopping.is_set() or time.monotonic() > deadline:
                     raise
                 log.warning("database_awaited", action="database_awaited", cause=str(exc))
