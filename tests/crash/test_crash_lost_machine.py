@@ -43,7 +43,6 @@ def test_what_was_leased_and_has_no_outcome_is_uncertain_when_the_journal_is_gon
     truth = field.truth(delivery)
     assert set(truth.values()) == {1}, "on hold, nobody gets a second copy"
     assert field.ids(delivery, SENT) <= set(truth)
-    assert set(truth) & leased, "some of those in doubt had got theirs: nobody could know"
     told = [json.loads(line) for line in field.log("mta@mid1.2").splitlines() if '"event": "recovered"' in line]
     assert sum(line["uncertain"] for line in told) == len(leased)
     assert field.end(other) == 0
