@@ -124,8 +124,5 @@ def need_worker(opened: Opened) -> None:
     with opened.database.connection() as conn:
         while not processes.any_alive(conn, "worker"):
             if time.monotonic() > deadline or not supervisor.is_running():
-                raise Unhealthy(
-                    f"no worker of {opened.instance.name} is alive, so nothing would do this",
-                    "start the processes with `midsource up`, then repeat",
-                )
+                raise Unhealthy(*processes.no_worker(opened.instance.name))
             time.sleep(0.1)

@@ -87,6 +87,14 @@ def alive_executors(conn: Connection, kind: Kind) -> list[str]:
     return [executor for (executor,) in rows]
 
 
+def no_worker(instance: str) -> tuple[str, str]:
+    """Return cause and remedy of the refusal to ask for what no living worker would do."""
+    return (
+        f"no worker of {instance} is alive, so nothing would do this",
+        "start the processes with `midsource up`, then repeat",
+    )
+
+
 def forget(conn: Connection) -> None:
     """Forget lives that ended more than a day ago."""
     conn.execute("delete from process where beat_at < now() - interval '1 day'")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
 from midsource.marketing import accounts, link_test
 from midsource.security.roles import Permission
 from midsource.web.api import shapes
-from midsource.web.api.operations import Api, Name, needs
+from midsource.web.api.operations import Api, Name, needs, refusals
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": shapes.ProblemShape, "description": "There is none."}}
+NOT_FOUND = refusals()
 
 
 def router(api: Api) -> APIRouter:

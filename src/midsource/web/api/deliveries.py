@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Query
@@ -17,14 +17,11 @@ from midsource.security import audit
 from midsource.security.roles import Permission
 from midsource.web.api import shapes
 from midsource.web.api.idempotency import once
-from midsource.web.api.operations import After, Api, Before, Caller, Limit, Number, needs
+from midsource.web.api.operations import After, Api, Before, Caller, Limit, Number, needs, refusals
 
 LINK_LINES = 20
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": shapes.ProblemShape, "description": "There is none."}}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    **NOT_FOUND,
-    409: {"model": shapes.ProblemShape, "description": "Not in its present state."},
-}
+NOT_FOUND = refusals()
+CONFLICT = refusals("Not in its present state.")
 SEE, DELIVER = needs(Permission.SEE), needs(Permission.DELIVER)
 State = Annotated[str | None, Query(pattern="^(" + "|".join(state.label for state in MessageState) + ")$")]
 Key = Annotated[
@@ -56,7 +53,7 @@ def router(api: Api) -> APIRouter:
         html, text = asked.pop("html", None), asked.pop("text", None)
         with api.database.transaction() as conn, once(conn, visitor, key, body.model_dump_json()) as answer:
             if answer.found is None:
-                number = deliveries.create(conn, _draft(asked, html, text), api.clock)
+                number = deliveries.create(conn, delivery_file.draft_of(asked, html=html, text=text), api.clock)
                 audit.record(conn, visitor, "delivery.create", number, label=body.label)
                 answer.give(str(number))
         return shapes.Created(id=int(answer.text))
@@ -96,7 +93,6 @@ def _add_orders(made: APIRouter, api: Api) -> None:
         """Target, check, personalise and hand over; nothing is sent before it is told to."""
         api.need_worker()
         with api.change(visitor, "delivery.prepare", number) as conn:
-            deliveries.get(conn, number)
             deliveries.start_preparation(conn, number)
             return shapes.Asked(id=number, job=jobs.ask(conn, "prepare", number, visitor.name))
 
@@ -170,10 +166,6 @@ def _existing(api: Api, number: int) -> int:
 
 def _state(label: str | None) -> MessageState | None:
     return next((state for state in MessageState if state.label == label), None)
-
-
-def _draft(asked: dict[str, Any], html: str | None, text: str | None) -> delivery_file.Draft:
-    return delivery_file.draft_of(asked, html=html, text=text)
 
 
 def _delivery(row: deliveries.Delivery) -> shapes.Delivery:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
 from fastapi.params import Depends as Dependency
@@ -21,6 +21,7 @@ from midsource.security import audit
 from midsource.security.roles import Permission, Visitor
 from midsource.store import processes
 from midsource.store.database import Connection, Database
+from midsource.web.api.shapes import ProblemShape
 from midsource.web.routing import require, visitor_of
 
 MAX_PAGE = 500
@@ -48,10 +49,7 @@ class Api:
         """Raise Unhealthy where no worker is alive: what is asked for would lie there unseen."""
         with self.database.connection() as conn:
             if not processes.any_alive(conn, "worker"):
-                raise Unhealthy(
-                    f"no worker of {self.instance.name} is alive, so nothing would do this",
-                    "start the processes with `midsource up`, then repeat",
-                )
+                raise Unhealthy(*processes.no_worker(self.instance.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,14 @@ def needs(permission: Permission) -> Dependency:
     found = Depends(Needs(permission))
     assert isinstance(found, Dependency)
     return found
+
+
+def refusals(conflict: str = "") -> dict[int | str, dict[str, Any]]:
+    """Return how the document describes 404, and 409 where ``conflict`` says what it means."""
+    told: dict[int | str, dict[str, Any]] = {404: {"model": ProblemShape, "description": "There is none."}}
+    if conflict:
+        told[409] = {"model": ProblemShape, "description": conflict}
+    return told
 
 
 def _visitor(request: Request) -> Visitor:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 
 from midsource.marketing import options
 from midsource.security.roles import Permission
 from midsource.web.api import shapes
-from midsource.web.api.operations import Api, Caller, Name, needs
+from midsource.web.api.operations import Api, Caller, Name, needs, refusals
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": shapes.ProblemShape, "description": "There is none."}}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    **NOT_FOUND,
-    409: {"model": shapes.ProblemShape, "description": "It would leave results out: confirm it."},
-}
+NOT_FOUND = refusals()
+CONFLICT = refusals("It would leave results out: confirm it.")
 
 
 def router(api: Api) -> APIRouter:

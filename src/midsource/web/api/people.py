@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from midsource.marketing import recipients, segments
 from midsource.security.roles import Permission
 from midsource.web.api import shapes
-from midsource.web.api.operations import After, Api, Caller, Limit, needs
+from midsource.web.api.operations import After, Api, Caller, Limit, needs, refusals
 
-NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": shapes.ProblemShape, "description": "There is none."}}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    **NOT_FOUND,
-    409: {"model": shapes.ProblemShape, "description": "A delivery to them is being prepared."},
-}
+NOT_FOUND = refusals()
+CONFLICT = refusals("A delivery to them is being prepared.")
 SEE, DELIVER, ADMINISTER = needs(Permission.SEE), needs(Permission.DELIVER), needs(Permission.ADMINISTER)
 TEXT = r"^[^\x00]*$"
 Email = Annotated[str, Query(min_length=3, max_length=320, pattern=TEXT)]

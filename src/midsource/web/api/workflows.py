@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -10,15 +10,12 @@ from midsource.engine import admin
 from midsource.security.roles import Permission
 from midsource.store.database import Connection
 from midsource.web.api import shapes
-from midsource.web.api.operations import Api, Caller, Name, needs
+from midsource.web.api.operations import Api, Caller, Name, needs, refusals
 from midsource.workflows import WORKFLOWS
 
 MAX_LINES = 5_000
 LABELS = {module.NAME: module.LABEL for module in WORKFLOWS}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    404: {"model": shapes.ProblemShape, "description": "There is none."},
-    409: {"model": shapes.ProblemShape, "description": "Not in its present state."},
-}
+CONFLICT = refusals("Not in its present state.")
 SEE, SUPERVISE = needs(Permission.SEE), needs(Permission.SUPERVISE)
 
 

@@ -145,7 +145,4 @@ def _restart_failed(conn: Connection, *, frame: Frame, visitor: Visitor) -> None
 
 def _need_worker(conn: Connection, frame: Frame) -> None:
     if not processes.any_alive(conn, "worker"):
-        raise Conflict(
-            f"no worker of {frame.instance.name} is alive, so nothing would do this",
-            "start the processes with `midsource up`, then repeat",
-        )
+        raise Conflict(*processes.no_worker(frame.instance.name))
