@@ -8,8 +8,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from playwright.sync_api import Browser
 from tests.web.console_scene import Scene, fill
 from tests.web.console_served import Console, serving
+from tests.web.console_window import launched
 
 from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
@@ -48,6 +50,13 @@ def console(make_database: Callable[..., str], migrated: str, tmp_path: Path, fr
         serving(Config(tmp_path, instances=(instance,)), instance, database) as address,
     ):
         yield Console(tmp_path, database, address)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Give the browser of this machine to the tests of one file."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture

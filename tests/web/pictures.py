@@ -20,7 +20,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 from tests.story.home import Home
-from tests.web.test_console_browser import ARGUMENTS, BROWSERS
+from tests.web.console_window import ARGUMENTS, BROWSERS
 
 from midsource.config import load
 from midsource.security import access

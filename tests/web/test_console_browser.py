@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 from tests.web.console_looks import WITNESS, faults, tab, walk
 from tests.web.console_scene import Scene, fill
 from tests.web.console_served import Console, serving
+from tests.web.console_window import HEIGHTS, PATIENCE_MS
 
 from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
@@ -27,13 +27,6 @@ from midsource.store.database import Database
 from midsource.web.console.catalogue import LANGUAGES, texts
 from midsource.web.console.frame import REFRESH_SECONDS
 
-BROWSERS = ("/usr/bin/chromium", "chromium", "google-chrome")
-ARGUMENTS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-HEIGHTS = {390: 844, 768: 1024, 1280: 800}
-"""By width."""
 PAGES = (
     "/",
     "/deliveries",
@@ -42,8 +35,6 @@ PAGES = (
     "/deliveries/{cut}",
     "/sandbox",
 )
-PATIENCE_MS = 10_000
-"""For what is due at once; a machine under load takes its time."""
 REFRESHED_MS = REFRESH_SECONDS * 1_000 + PATIENCE_MS
 
 
@@ -90,17 +81,6 @@ class Window:
         finally:
             self.page.context.clear_cookies()
             self.page.context.add_cookies(kept)  # type: ignore[arg-type]  # what it gave is what it takes
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"NO BROWSER: the console is not tested as people see it; install one of {', '.join(BROWSERS)}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from tests.web.console_axe import violations
-from tests.web.console_looks import WITNESS, faults, walk
+from tests.web.console_looks import faults, walk
 from tests.web.console_scene import HOSTILE
 from tests.web.console_served import Console, serving
-from tests.web.test_console_browser import ARGUMENTS, BROWSERS, HEIGHTS, PATIENCE_MS
+from tests.web.console_window import HEIGHTS, window
 
 from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
@@ -85,26 +84,6 @@ def _filled(database: Database) -> str:
     return key.partition(".")[0]
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"NO BROWSER: these pages are not tested as people see them; install one of {', '.join(BROWSERS)}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
-
-
-def opened(browser: Browser, width: int, *, scripts: bool = True) -> Page:
-    context = browser.new_context(viewport={"width": width, "height": HEIGHTS[width]}, java_script_enabled=scripts)
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    if scripts:
-        page.add_init_script(WITNESS)
-    return page
-
-
 def log_in(page: Page, stage: Stage) -> None:
     page.goto(f"{stage.console.address}/login")
     page.locator("#name").fill("alice")
@@ -113,7 +92,7 @@ def log_in(page: Page, stage: Stage) -> None:
 
 
 def test_one_logs_in_and_out_by_keyboard_alone(chromium: Browser, stage: Stage) -> None:
-    page = opened(chromium, 1280)
+    page = window(chromium, 1280)
     answer = page.goto(f"{stage.console.address}/operators?lang=en")
     assert answer is not None
     assert answer.status == 401
@@ -141,7 +120,7 @@ def test_one_logs_in_and_out_by_keyboard_alone(chromium: Browser, stage: Stage) 
 
 @pytest.mark.parametrize("width", HEIGHTS)
 def test_the_pages_fit_are_readable_and_reached_by_keyboard(chromium: Browser, stage: Stage, width: int) -> None:
-    page, language = opened(chromium, width), LANGUAGE[width]
+    page, language = window(chromium, width), LANGUAGE[width]
     log_in(page, stage)
     wrong: dict[str, list[str]] = {}
     for path in PATHS:
@@ -155,7 +134,7 @@ def test_the_pages_fit_are_readable_and_reached_by_keyboard(chromium: Browser, s
 
 
 def test_an_operator_and_a_key_are_made_without_scripts(chromium: Browser, stage: Stage) -> None:
-    page, words = opened(chromium, 390, scripts=False), texts("en")
+    page, words = window(chromium, 390, scripts=False), texts("en")
     log_in(page, stage)
     page.goto(f"{stage.console.address}/operators/new?lang=en")
     page.get_by_label(words["login.name"]).fill("carol")

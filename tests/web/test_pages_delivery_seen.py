@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from tests.web.console_axe import violations
-from tests.web.console_looks import WITNESS, faults, walk
+from tests.web.console_looks import faults, walk
 from tests.web.console_scene import Scene, fill
 from tests.web.console_served import Console, serving
-from tests.web.test_console_browser import ARGUMENTS, BROWSERS, HEIGHTS, PATIENCE_MS
+from tests.web.console_window import window
 
 from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
@@ -44,12 +43,7 @@ class Stage:
 
     def open(self, chromium: Browser, width: int, *, scripts: bool = True) -> Page:
         """Give a page of that width that is signed in."""
-        viewport = {"width": width, "height": HEIGHTS.get(width, 700)}
-        context = chromium.new_context(viewport=viewport, java_script_enabled=scripts)  # type: ignore[arg-type]  # what it takes
-        context.set_default_timeout(PATIENCE_MS)
-        page = context.new_page()
-        if scripts:
-            page.add_init_script(WITNESS)
+        page = window(chromium, width, scripts=scripts)
         page.goto(f"{self.console.address}/?token={access.token(self.console.home)}")
         return page
 
@@ -67,17 +61,6 @@ def stage(
         serving(Config(home, instances=(instance,)), instance, database) as address,
     ):
         yield Stage(Console(home, database, address), fill(database, SystemClock().now()))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"NO BROWSER: these pages are not tested as people see them; install one of {', '.join(BROWSERS)}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", LANGUAGE)

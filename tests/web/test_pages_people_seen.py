@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from tests.web.console_axe import violations
-from tests.web.console_looks import WITNESS, faults
+from tests.web.console_looks import faults
 from tests.web.console_scene import HOSTILE, Scene, fill
 from tests.web.console_served import Console, serving
-from tests.web.test_console_browser import ARGUMENTS, BROWSERS, HEIGHTS, PATIENCE_MS
+from tests.web.console_window import HEIGHTS, window
 
 from midsource.config import Config, InstanceConfig
 from midsource.marketing import fields, lists, person, seeds, segments, templates
@@ -91,23 +90,8 @@ def stage(
         yield Stage(Console(home, database, address), scene, number)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"NO BROWSER: these pages are not tested as people see them; install one of {', '.join(BROWSERS)}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
-
-
 def signed_in(stage: Stage, browser: Browser, width: int, *, scripts: bool = True) -> Page:
-    context = browser.new_context(viewport={"width": width, "height": HEIGHTS[width]}, java_script_enabled=scripts)
-    context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
-    if scripts:
-        page.add_init_script(WITNESS)
+    page = window(browser, width, scripts=scripts)
     page.goto(f"{stage.console.address}/?token={access.token(stage.console.home)}")
     return page
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,12 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from tests.web.console_axe import violations
 from tests.web.console_looks import WITNESS, faults, walk
 from tests.web.console_scene import ACCOUNT, fill
 from tests.web.console_served import serving
-from tests.web.test_console_browser import ARGUMENTS, BROWSERS, HEIGHTS, PATIENCE_MS
+from tests.web.console_window import HEIGHTS, PATIENCE_MS
 from tests.web.test_console_sandbox import SANDBOX, START_SECONDS, post
 from tests.web.test_pages_mid import batch, deliver
 
@@ -112,17 +111,6 @@ def stage(
                 "insert into workflow_journal (workflow, level, line) values ('defaultMidSourcingLog', 'error', 'it failed')"
             )
         yield Stage(home, here, there, _waiting(mid))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"NO BROWSER: these pages are not tested as people see them; install one of {', '.join(BROWSERS)}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
 
 
 @contextmanager
