@@ -14,7 +14,7 @@ from midsource.cli import reference
 from midsource.config import load
 from midsource.marketing.delivery_file import DeliveryFile, Retry, Sender, Target, read_delivery_file
 from midsource.marketing.link_journal import Method
-from midsource.model.options import MARKETING_OPTIONS
+from midsource.model.options import MARKETING_OPTIONS, MID_OPTIONS
 from midsource.workflows import WORKFLOWS
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +92,7 @@ def test_every_command_is_in_the_operator_guide() -> None:
 
 def test_every_option_workflow_and_method_is_in_the_operator_guide() -> None:
     guide = GUIDE.read_text(encoding="utf-8")
-    wanted = [option.name for option in MARKETING_OPTIONS]
+    wanted = [option.name for option in (*MARKETING_OPTIONS, *MID_OPTIONS)]
     wanted += [module.NAME for module in WORKFLOWS]
     wanted += [str(method) for method in Method]
     assert [name for name in wanted if name not in guide] == []

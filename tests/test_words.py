@@ -9,7 +9,7 @@ import pytest
 
 from midsource.cli import reference
 from midsource.model.delivery import DeliveryState
-from midsource.model.options import MARKETING_OPTIONS
+from midsource.model.options import MARKETING_OPTIONS, MID_OPTIONS
 from midsource.web.console.catalogue import LANGUAGES, texts
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -74,5 +74,5 @@ def test_what_the_table_sends_people_to_exists() -> None:
 
 
 def test_options_of_the_table_are_those_of_the_product() -> None:
-    known = {option.name for option in MARKETING_OPTIONS} | NOT_OURS
+    known = {option.name for option in (*MARKETING_OPTIONS, *MID_OPTIONS)} | NOT_OURS
     assert [name for name in re.findall(r"`(Nms\w+(?:<account>)?)`", USED_TO) if name not in known] == []

@@ -9,9 +9,9 @@ from threading import Barrier, Thread
 import pytest
 
 from midsource.marketing import deliveries, lists, options, segments, templates
-from midsource.marketing.durations import parse_duration
 from midsource.marketing.sample import write_sample_delivery
 from midsource.model.delivery import DeliveryEvent, DeliveryState
+from midsource.model.durations import parse_duration
 from midsource.model.errors import ConfigError, Conflict, NotFound, UserError
 from midsource.store.database import Database
 from midsource.testing.clock import ManualClock

@@ -55,6 +55,9 @@ def test_a_change_leaves_who_old_and_new(db: Database, clock: ManualClock) -> No
     [
         ("NmsEmail_RetryPeriod", "3600", "no unit"),
         ("NmsEmail_RetryPeriod", "an hour", "not a delay"),
+        ("NmsCleanup_BroadLogPurgeDelay", "180", "180 seconds or 180 days.*write 180s or 180d"),
+        ("NmsCleanup_BroadLogPurgeDelay", "0d", "is 1d to 3650d"),
+        ("NmsCleanup_LastCleanup", "2026-01-01T00:00Z", "written by cleanup itself"),
         ("NmsEmail_RetryPeriod", "8d", "is 1s to 7d"),
         ("NmsBroadcast_MsgValidityDuration", "59s", "is 60s to 365d"),
         ("NmsBroadcast_MsgValidityDuration", "", "not a delay"),

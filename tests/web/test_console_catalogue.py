@@ -17,7 +17,7 @@ from midsource.marketing.fields import FieldType
 from midsource.marketing.waiting import Cause
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
-from midsource.model.options import MARKETING_OPTIONS
+from midsource.model.options import MARKETING_OPTIONS, MID_OPTIONS
 from midsource.model.workflow import WorkflowState
 from midsource.sandbox.personalities import Kind
 from midsource.security.roles import Permission, Role
@@ -45,7 +45,7 @@ ENUMERATED = {
     "journal": {"warning", "error"},
     "personality": {kind.value for kind in Kind},
     "option_unit": {"calls", "rows", "retries"},
-    "option_meaning": {option.name.removesuffix("_<account>") for option in MARKETING_OPTIONS},
+    "option_meaning": {option.name.removesuffix("_<account>") for option in (*MARKETING_OPTIONS, *MID_OPTIONS)},
     "pointer_of": {"deliveries", "logs"},
     "link_step": set(link_test.STEPS),
     "link_outcome": {outcome.value for outcome in link_test.Outcome},

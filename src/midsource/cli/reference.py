@@ -26,12 +26,11 @@ import typer
 import midsource
 from midsource.cli import main as command_line
 from midsource.config import InstanceConfig, PostgresConfig, SandboxConfig
-from midsource.marketing.durations import show_bounds
-from midsource.marketing.options import BOUNDS, DELAYS
 from midsource.model import delivery, message, workflow
 from midsource.model.errors import MidsourceError
 from midsource.model.metrics import METRICS
-from midsource.model.options import MARKETING_OPTIONS
+from midsource.store.options import OptionTable
+from midsource.web.option_tables import table_of
 
 HEAD = "<!-- Written by `make docs` from the code. Change the code, not this file. -->\n\n"
 EXIT_CODES = (
@@ -134,23 +133,21 @@ def _meaning(param: Any) -> str:
 
 def options_page() -> str:
     """Return every option with default, unit, bounds and meaning."""
-    rows = [
-        (f"`{o.name}`", f"`{o.default}`" if o.default else "none", o.unit, _bounds(o.name), o.description)
-        for o in MARKETING_OPTIONS
-    ]
     return (
-        f"{HEAD}# Options\n\n`midsource option list`, `option get NAME`, `option set NAME VALUE`, on a marketing instance. "
+        f"{HEAD}# Options\n\n`midsource option list`, `option get NAME`, `option set NAME VALUE`; on a mid with `--role mid`. "
         "A delay is written with its unit (`3600s`, `90min`, `36h`, `5d`); without one it is refused. Names that end in "
         "`<account>` exist once for each external account and are *pointers*: see "
         "[the operator guide](../operator-guide.md#options-and-pointers).\n\n"
-        + table(("name", "default", "unit", "bounds", "meaning"), rows)
+        f"## Of a marketing instance\n\n{_options(table_of('marketing'))}\n## Of a mid\n\n{_options(table_of('mid'))}"
     )
 
 
-def _bounds(name: str) -> str:
-    if name in DELAYS:
-        return show_bounds(*DELAYS[name])
-    return f"{BOUNDS[name][0]} to {BOUNDS[name][1]}" if name in BOUNDS else ""
+def _options(options: OptionTable) -> str:
+    rows = [
+        (f"`{o.name}`", f"`{o.default}`" if o.default else "none", o.unit, options.bounds(o.name), o.description)
+        for o in options.known
+    ]
+    return table(("name", "default", "unit", "bounds", "meaning"), rows)
 
 
 def config_page() -> str:

@@ -28,7 +28,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS, parse_duration, show_bounds
+from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS
+from midsource.model.durations import parse_duration, show_bounds
 from midsource.model.errors import ConfigError, UserError
 
 MAX_FILE_BYTES = 1_000_000

@@ -15,8 +15,9 @@ from psycopg.types.json import Jsonb
 from midsource.mail.checks import Finding, check_content
 from midsource.mail.content import MAX_BODY_CHARS, MAX_HEADER_CHARS, Content
 from midsource.marketing.brands import DEFAULT, Brand
-from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS, show_bounds
+from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS
 from midsource.marketing.fields import all_fields
+from midsource.model.durations import show_bounds
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.policy.retry import MAX_RETRIES
 from midsource.store.database import Connection, scalar

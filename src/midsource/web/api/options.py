@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from midsource.marketing import options
 from midsource.security.roles import Permission
 from midsource.web.api import shapes
 from midsource.web.api.operations import Api, Caller, Name, needs, refusals
+from midsource.web.option_tables import table_of
 
 NOT_FOUND = refusals()
 CONFLICT = refusals("It would leave results out: confirm it.")
@@ -16,6 +16,7 @@ CONFLICT = refusals("It would leave results out: confirm it.")
 def router(api: Api) -> APIRouter:
     """Return the operations of this family."""
     made = APIRouter(tags=["options"])
+    options = table_of(api.instance.role)
 
     @made.get("/options", dependencies=[needs(Permission.SEE)])
     def list_options() -> list[shapes.Option]:

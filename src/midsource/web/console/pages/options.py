@@ -1,11 +1,11 @@
 """Options and pointers: value, default, meaning, who changed it and when; set one, or give it its default again.
 
-GET  /options                  all of them; on a mid, which has none, what its configuration says
+GET  /options                  all of them, and what the configuration says
 GET  /options/{name}           one, with its form and its history
 POST /options/{name}           ``value``; a pointer moved forward asks first, and ``confirmed`` repeats the value
 POST /options/{name}/revert    its default again
 
-The checks are those of the command line (marketing/options.py). A form says what the option was when it was shown (``was``):
+The checks are those of the command line (store/options.py, marketing/options.py). A form says what the option was when it was shown (``was``):
 somebody else's change meanwhile is said, not overwritten.
 """
 
@@ -19,15 +19,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from midsource.marketing import options, standing
-from midsource.marketing.options import NotConfirmed, OptionView
+from midsource.marketing import standing
+from midsource.marketing.options import NotConfirmed
 from midsource.marketing.standing import Position
 from midsource.model.errors import NotFound, UserError
 from midsource.security import audit
 from midsource.security.audit import Entry
 from midsource.security.roles import Permission, Visitor
 from midsource.store.database import Connection
+from midsource.store.options import OptionTable, OptionView
 from midsource.web.console.frame import Frame, done
+from midsource.web.option_tables import table_of
 from midsource.web.routing import Action, Form, Page, visitor_of
 
 HISTORY = 20
@@ -58,14 +60,16 @@ class Setting:
 def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
 
+    table = table_of(frame.instance.role)
+
     async def listing(request: Request) -> Response:
-        views, stand = (await frame.reader.read(_all)) if frame.instance.role == "marketing" else ((), {})
+        views, stand = await frame.reader.read(partial(_all, table=table))
         return frame.page(
             request, "options.html", "options", options=views, positions=stand, settings=_settings(frame), live=False
         )
 
     async def option(request: Request) -> Response:
-        story = await frame.reader.read(partial(_story, name=request.path_params["name"]))
+        story = await frame.reader.read(partial(_story, table=table, name=request.path_params["name"]))
         return frame.page(request, "option.html", "options", story=story, typed=story.option.value, problem="")
 
     async def change(request: Request, form: Form) -> Response:
@@ -73,7 +77,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
 
     async def revert(request: Request, _form: Form) -> Response:
         name = request.path_params["name"]
-        await frame.write(partial(_revert, visitor=visitor_of(request.scope), name=name))
+        await frame.write(partial(_revert, table=table, visitor=visitor_of(request.scope), name=name))
         path = f"/options/{name}"
         return done(path, "option_reverted")
 
@@ -81,15 +85,13 @@ def routes(frame: Frame) -> list[BaseRoute]:
         path = f"/options/{request.path_params['name']}"
         return done(path)
 
-    found: list[BaseRoute] = [Page("/options", listing)]
-    if frame.instance.role == "marketing":
-        found += [
-            Page("/options/{name}", option),
-            Action("/options/{name}", change, needs=Permission.ADMINISTER),
-            Page("/options/{name}/revert", back),
-            Action("/options/{name}/revert", revert, needs=Permission.ADMINISTER),
-        ]
-    return found
+    return [
+        Page("/options", listing),
+        Page("/options/{name}", option),
+        Action("/options/{name}", change, needs=Permission.ADMINISTER),
+        Page("/options/{name}/revert", back),
+        Action("/options/{name}/revert", revert, needs=Permission.ADMINISTER),
+    ]
 
 
 async def _change(frame: Frame, request: Request, name: str, form: Form) -> Response:
@@ -103,23 +105,28 @@ async def _change(frame: Frame, request: Request, name: str, form: Form) -> Resp
     try:
         await frame.write(change)
     except NotConfirmed as exc:
-        story = await frame.reader.read(partial(_story, name=name))
+        story = await frame.reader.read(partial(_story, table=table_of(frame.instance.role), name=name))
         return frame.page(request, "option_confirm.html", "options", story=story, value=value, gap=exc.gap)
     except UserError as exc:
         if isinstance(exc, NotFound):
             raise
-        story = await frame.reader.read(partial(_story, name=name))
+        story = await frame.reader.read(partial(_story, table=table_of(frame.instance.role), name=name))
         return frame.page(request, "option.html", "options", status=422, story=story, typed=value, problem=str(exc))
     return done(path, "option_set")
 
 
-def _all(conn: Connection) -> tuple[Sequence[OptionView], Mapping[str, Position]]:
-    return options.list_options(conn), {position.option: position for position in standing.positions(conn)}
+def _all(conn: Connection, *, table: OptionTable) -> tuple[Sequence[OptionView], Mapping[str, Position]]:
+    views = table.list_options(conn)
+    return views, _positions(conn) if any(view.stream for view in views) else {}
 
 
-def _story(conn: Connection, *, name: str) -> Story:
-    option = options.view(conn, name)
-    stand = {position.option: position for position in standing.positions(conn)}
+def _positions(conn: Connection) -> dict[str, Position]:
+    return {position.option: position for position in standing.positions(conn)}
+
+
+def _story(conn: Connection, *, table: OptionTable, name: str) -> Story:
+    option = table.view(conn, name)
+    stand = _positions(conn) if option.stream else {}
     return Story(option, stand.get(name), audit.page(conn, subject=name, limit=HISTORY).entries)
 
 
@@ -127,6 +134,7 @@ def _set(
     conn: Connection, *, frame: Frame, visitor: Visitor, name: str, value: str, was: str | None, confirmed: bool
 ) -> None:
     """Set the option and say so in the audit. Raises UserError, NotFound, NotConfirmed."""
+    options = table_of(frame.instance.role)
     before = options.view(conn, name)
     if was is not None and before.stream is None and was != before.value:
         raise UserError(
@@ -139,9 +147,9 @@ def _set(
         audit.record(conn, visitor, "option.set", name, old=before.value, new=after.value)
 
 
-def _revert(conn: Connection, *, visitor: Visitor, name: str) -> None:
-    before = options.view(conn, name)
-    options.revert(conn, name, by=visitor.name)
+def _revert(conn: Connection, *, table: OptionTable, visitor: Visitor, name: str) -> None:
+    before = table.view(conn, name)
+    table.revert(conn, name, by=visitor.name)
     audit.record(conn, visitor, "option.revert", name, old=before.value, new=before.default)
 
 

@@ -17,8 +17,8 @@ from starlette.routing import BaseRoute
 
 from midsource.mail.checks import Finding
 from midsource.marketing import brands, templates
-from midsource.marketing.durations import parse_duration
 from midsource.marketing.templates import DeliveryTemplate
+from midsource.model.durations import parse_duration
 from midsource.model.errors import ConfigError, NotFound, UserError
 from midsource.security import audit
 from midsource.security.roles import Permission

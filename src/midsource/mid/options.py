@@ -1,0 +1,17 @@
+"""The options of a mid: how long `cleanup` keeps what (store/options.py reads and checks them)."""
+
+from __future__ import annotations
+
+from midsource.model.options import (
+    AUDIT_DELAY,
+    BROAD_LOG_DELAY,
+    DELIVERY_DELAY,
+    MID_OPTIONS,
+    OUTCOME_DELAY,
+    UNPULLED_DELAY,
+    WORKFLOW_DELAY,
+)
+from midsource.store.options import KEPT_SECONDS, OptionTable
+
+_NAMES = (BROAD_LOG_DELAY, OUTCOME_DELAY, UNPULLED_DELAY, DELIVERY_DELAY, WORKFLOW_DELAY, AUDIT_DELAY)
+TABLE = OptionTable(MID_OPTIONS, counts={}, delays=dict.fromkeys(_NAMES, KEPT_SECONDS))
