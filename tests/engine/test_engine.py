@@ -10,7 +10,7 @@ from functools import partial
 
 import psycopg
 
-from midsource.engine import admin, history, jobs
+from midsource.engine import admin, history, jobs, records
 from midsource.net.clock import SystemClock
 from midsource.store.database import LOCK_SECONDS, Database, scalar
 from midsource.store.processes import DEAD_AFTER_SECONDS
@@ -87,7 +87,7 @@ def test_a_killed_worker_started_again_under_its_name_goes_on_with_its_work(
     start_worker("w1")
     eventually(lambda: job(engine_db, job_id).outcome == "finished", DEAD_AFTER_SECONDS - 10)
     with engine_db.connection() as conn:
-        eventually(lambda: admin.get_run(conn, run).outcome == "finished", 30)
+        eventually(lambda: records.get_run(conn, run).outcome == "finished", 30)
     assert (traced(engine_db, "slow-begun-3"), traced(engine_db, "slow-done-3")) == (2, 1)
 
 
@@ -138,17 +138,17 @@ def test_a_workflow_never_runs_twice_at_once_and_its_journal_and_counts_are_kept
     start_worker("w1")
     start_worker("w2")
     with engine_db.connection() as conn:
-        eventually(lambda: any(row.name == "longRun" for row in admin.listing(conn)))
+        eventually(lambda: any(row.name == "longRun" for row in records.listing(conn)))
         first = admin.run_now(conn, "longRun", "alice")
         assert admin.run_now(conn, "longRun", "bob") == first
-        eventually(lambda: admin.get_run(conn, first).outcome == "finished")
-        run = admin.get_run(conn, first)
+        eventually(lambda: records.get_run(conn, first).outcome == "finished")
+        run = records.get_run(conn, first)
         assert (run.rows_read, run.rows_written, run.rows_refused) == (10, 9, 1)
-        assert [line for _, _, line in admin.journal(conn, "longRun")] == [
+        assert [line for _, _, line in records.journal(conn, "longRun")] == [
             "page 1",
             "finished: read 10, written 9, refused 1",
         ]
-        row = admin.get(conn, "longRun")
+        row = records.get(conn, "longRun")
         assert row.state.label == "started"
         assert row.last_success_at is not None
     assert traced(engine_db, "run-begun") == 1
@@ -159,14 +159,14 @@ def test_restart_aborts_the_run_under_way_and_begins_another(
 ) -> None:
     start_worker("w1")
     with engine_db.connection() as conn:
-        eventually(lambda: any(row.name == "longRun" for row in admin.listing(conn)))
+        eventually(lambda: any(row.name == "longRun" for row in records.listing(conn)))
         first = admin.run_now(conn, "longRun", "alice")
         eventually(lambda: traced(engine_db, "run-begun") == 1)
         with engine_db.transaction() as other:
             second = admin.restart(other, "longRun", "alice", SystemClock().now())
         assert second != first
-        eventually(lambda: admin.get_run(conn, second).outcome == "finished")
-        assert admin.get_run(conn, first).outcome == "aborted"
+        eventually(lambda: records.get_run(conn, second).outcome == "finished")
+        assert records.get_run(conn, first).outcome == "aborted"
     assert traced(engine_db, "run-ended") == 1, "the aborted slice left at its next beat"
 
 
@@ -179,9 +179,9 @@ def test_a_due_tick_makes_one_run_and_moves_on(
         )
     start_worker("w1")
     with engine_db.connection() as conn:
-        eventually(lambda: len(admin.runs(conn, "longRun")) == 1)
-        eventually(lambda: admin.runs(conn, "longRun")[0].outcome == "finished")
-        assert admin.runs(conn, "longRun")[0].asked_by == "schedule"
+        eventually(lambda: len(records.runs(conn, "longRun")) == 1)
+        eventually(lambda: records.runs(conn, "longRun")[0].outcome == "finished")
+        assert records.runs(conn, "longRun")[0].asked_by == "schedule"
         assert scalar(conn, "select next_at > now() from workflow where name = 'longRun'")
 
 
@@ -196,11 +196,11 @@ def test_a_broken_schedule_stops_no_other_workflow_and_says_so(
         )
     start_worker("w1")
     with engine_db.connection() as conn:
-        eventually(lambda: len(admin.runs(conn, "longRun")) == 1)
-        row = admin.get(conn, "aBroken")
+        eventually(lambda: len(records.runs(conn, "longRun")) == 1)
+        row = records.get(conn, "aBroken")
         assert row.failed
         assert "is not a schedule" in row.last_error
-        assert admin.runs(conn, "aBroken") == []
+        assert records.runs(conn, "aBroken") == []
 
 
 def test_leading_goes_on_when_its_session_is_ended(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from midsource.engine import admin, jobs
+from midsource.engine import admin, jobs, records
 from midsource.engine.slices import PASSING, SliceRunner, Table
 from midsource.engine.work import Context, JobBody, JobKind, Report, Works
 from midsource.model.errors import Failed, MidsourceError, Unhealthy
@@ -135,7 +136,7 @@ def test_an_executor_that_lost_its_slice_changes_nothing_any_more(
 
     def state() -> str:
         with engine_db.connection() as conn:
-            return admin.get(conn, "flow").state.label
+            return records.get(conn, "flow").state.label
 
     def first(context: Context) -> Report:
         def taken_over(inner: Context) -> Report:
@@ -150,7 +151,7 @@ def test_an_executor_that_lost_its_slice_changes_nothing_any_more(
 
     runner(first, "one").run("workflow_run", flow_run, 0)
     with engine_db.connection() as conn:
-        run = admin.get_run(conn, int(flow_run))
+        run = records.get_run(conn, int(flow_run))
     assert (run.outcome, run.rows_written, state()) == ("finished", 7, "started")
     assert states == ["started"]
 
@@ -168,8 +169,8 @@ def test_a_running_workflow_stays_running_when_a_fenced_executor_leaves(
 
     runner(first, "one").run("workflow_run", flow_run, 0)
     with engine_db.connection() as conn:
-        seen.append(admin.get(conn, "flow").state.label)
-        assert admin.get_run(conn, int(flow_run)).outcome is None
+        seen.append(records.get(conn, "flow").state.label)
+        assert records.get_run(conn, int(flow_run)).outcome is None
     assert seen == ["running"]
 
 
@@ -217,7 +218,7 @@ def test_no_address_of_a_database_message_reaches_journal_or_job(
     hand_over(engine_db, "job", work_id)
     assert runner(body).run("job", work_id, 0) == "failed"
     with engine_db.connection() as conn:
-        said = job(engine_db, work_id).error + str(admin.journal(conn, f"job:{work_id}"))
+        said = job(engine_db, work_id).error + str(records.journal(conn, f"job:{work_id}"))
     assert "person_pkey" in said
     assert "bob@" not in said
 
@@ -233,8 +234,11 @@ def test_a_failed_run_is_tried_again_after_its_pause_not_at_its_next_tick(
     with engine_db.connection() as conn:
         conn.execute("update workflow set next_at = now() + interval '300 days'")
         assert runner(body).run("workflow_run", flow_run, 0) == "failed"
-        row = admin.get(conn, "flow")
+        row = records.get(conn, "flow")
         assert row.failed
-        seconds = scalar(conn, "select extract(epoch from next_at - now()) from workflow where name = 'flow'")
+        seconds = scalar(conn, "select extract(epoch from not_before - now()) from workflow where name = 'flow'")
     assert 0 < seconds <= 2
-    assert row.next_at == row.not_before
+    assert row.next_at is not None
+    assert row.not_before is not None
+    assert row.next_run == row.not_before
+    assert row.next_at > row.not_before + timedelta(days=299), "the tick stays where it is"

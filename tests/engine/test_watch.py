@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from midsource.engine.admin import RunRow, WorkflowRow
+from midsource.engine.records import RunRow, WorkflowRow
 from midsource.engine.watch import RUNS_SHOWN, Flag, summary
 from midsource.model.workflow import WorkflowState
 

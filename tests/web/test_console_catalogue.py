@@ -18,6 +18,7 @@ from midsource.marketing.waiting import Cause
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState, Reason
 from midsource.model.options import MARKETING_OPTIONS, MID_OPTIONS
+from midsource.model.technical import TECHNICAL
 from midsource.model.workflow import WorkflowState
 from midsource.sandbox.personalities import Kind
 from midsource.security.roles import Permission, Role
@@ -26,7 +27,6 @@ from midsource.web.console.language import Words
 from midsource.web.console.menu import MENU
 from midsource.web.console.pages.delivery_list import STAGES
 from midsource.web.console.pages.figures import SHOWN
-from midsource.workflows import WORKFLOWS
 
 PACKAGE = Path(str(files("midsource.web.console")))
 LITERAL = re.compile(r"""\b(?:t|words|self|has|count)\(\s*["']([a-z_]+\.[A-Za-z0-9_-]+)["'](?!\s*~)""")
@@ -58,7 +58,7 @@ ENUMERATED = {
     "ago": {"s", "min", "h", "d"},
     "in": {"s", "min", "h", "d"},
     "length": {"ms", "s", "min", "h", "d"},
-    "workflow": {module.NAME for module in WORKFLOWS},
+    "workflow_label": set(TECHNICAL),
     "nav": {entry.name for _, entries in MENU for entry in entries},
     "group": {group for group, _ in MENU},
     "role": {"marketing", "mid"},

@@ -15,7 +15,7 @@ from pathlib import Path
 from midsource.bench import machine, newsletter
 from midsource.bench.midhalf import postmaster
 from midsource.bench.stage import Bench, Process, wait_until
-from midsource.engine import admin, jobs
+from midsource.engine import admin, jobs, records
 from midsource.marketing import accounts as external
 from midsource.marketing import brands, deliveries, fields
 from midsource.mid import accounts
@@ -167,8 +167,8 @@ class Pair:
         with self.marketing.connection() as conn:
             watch = Watch(self, conn)
             run = admin.run_now(conn, delivery_logs.NAME, "bench")
-            wait_until(lambda: admin.get_run(conn, run).finished_at, "the sync", PHASE_SECONDS, self.worker, self.web)
-            ended = admin.get_run(conn, run)
+            wait_until(lambda: records.get_run(conn, run).finished_at, "the sync", PHASE_SECONDS, self.worker, self.web)
+            ended = records.get_run(conn, run)
             if ended.outcome != "finished" or (rows is not None and ended.rows_written != rows):
                 raise Failed(f"the sync wrote {ended.rows_written} rows, not {rows} ({ended.error})", "report it")
             assert ended.finished_at is not None

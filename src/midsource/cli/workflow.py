@@ -13,7 +13,7 @@ from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import err, moment, say, say_json, say_table
 from midsource.cli.session import Opened, Session, need_worker
-from midsource.engine import admin
+from midsource.engine import admin, records
 from midsource.model.errors import Failed, UserError
 from midsource.net.clock import SystemClock
 from midsource.security import audit
@@ -36,7 +36,7 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
     """List the technical workflows with state, last success and next run."""
     session: Session = ctx.obj
     with session.open() as opened, opened.database.connection() as conn:
-        rows = admin.listing(conn)
+        rows = records.listing(conn)
     if json:
         say_json({"workflows": [_as_json(row, opened.instance.role) for row in rows]})
         return
@@ -49,7 +49,7 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
                 LABELS.get(r.name, ""),
                 _state(r),
                 r.last_success_at,
-                r.next_at,
+                r.next_run,
                 r.consecutive_failures,
                 r.last_error[:80],
             )
@@ -63,13 +63,13 @@ def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
     """Show one workflow and its last runs."""
     session: Session = ctx.obj
     with session.open() as opened, opened.database.connection() as conn:
-        row, runs = admin.get(conn, name), admin.runs(conn, name)
+        row, runs = records.get(conn, name), records.runs(conn, name)
     if json:
         say_json(_as_json(row, opened.instance.role) | {"runs": [_run_json(run) for run in runs]})
         return
     say(f"{row.name} ({LABELS.get(row.name, 'technical workflow')}): {_state(row)}")
     say(
-        f"schedule {row.schedule} ({row.zone}); next run {moment(row.next_at)}; last success {moment(row.last_success_at)}"
+        f"schedule {row.schedule} ({row.zone}); next run {moment(row.next_run)}; last success {moment(row.last_success_at)}"
     )
     if row.last_error:
         say(f"last error: {row.last_error}")
@@ -83,7 +83,7 @@ def start(ctx: typer.Context, name: Name) -> None:
     with _transaction(ctx) as (opened, conn):
         row = admin.start(conn, name, SystemClock().now())
         audit.record(conn, asking.visitor(), "workflow.start", name)
-    say(f"{name} on {opened.instance.name} is {row.state.label}; next run {moment(row.next_at)}")
+    say(f"{name} on {opened.instance.name} is {row.state.label}; next run {moment(row.next_run)}")
 
 
 app.command("resume", help="Resume a paused workflow (the same as start).")(start)
@@ -137,9 +137,9 @@ def restart(
         if not dry_run:
             need_worker(opened)
         with opened.database.connection() as conn:
-            rows = admin.listing(conn)
+            rows = records.listing(conn)
             chosen, left = admin.restart_candidates(rows, failed=failed, scheduled=scheduled)
-            chosen += [admin.get(conn, name) for name in names or [] if name not in {row.name for row in chosen}]
+            chosen += [records.get(conn, name) for name in names or [] if name not in {row.name for row in chosen}]
         for row in chosen:
             if dry_run:
                 say(f"would restart {row.name} ({_state(row)})")
@@ -163,8 +163,8 @@ def journal(
     """Show the last journal lines of a workflow."""
     session: Session = ctx.obj
     with session.open() as opened, opened.database.connection() as conn:
-        admin.get(conn, name)
-        found = admin.journal(conn, name, lines)
+        records.get(conn, name)
+        found = records.journal(conn, name, lines)
     if json:
         say_json({"journal": [{"at": at, "level": level, "line": line} for at, level, line in found]})
         return
@@ -197,10 +197,10 @@ def _report(opened: Opened, run_id: int, *, wait: bool, json: bool) -> None:
         raise Failed(f"run {run.id} {run.outcome}", run.error.rstrip(".") or "see `midsource workflow journal`")
 
 
-def _follow(conn: Connection, run_id: int) -> admin.RunRow:
+def _follow(conn: Connection, run_id: int) -> records.RunRow:
     deadline = time.monotonic() + WAIT_SECONDS
     with err.status(f"run {run_id}") as shown:
-        while (run := admin.get_run(conn, run_id)).outcome is None:
+        while (run := records.get_run(conn, run_id)).outcome is None:
             if time.monotonic() > deadline:
                 raise Failed(f"run {run_id} goes on after {WAIT_SECONDS} s", "it is not stopped; look again later")
             shown.update(f"run {run_id}: slice {run.slices + 1}, {run.rows_written} rows written, at {run.window_to}")
@@ -208,11 +208,11 @@ def _follow(conn: Connection, run_id: int) -> admin.RunRow:
     return run
 
 
-def _state(row: admin.WorkflowRow) -> str:
+def _state(row: records.WorkflowRow) -> str:
     return f"{row.state.label}, failed" if row.failed else row.state.label
 
 
-def _as_json(row: admin.WorkflowRow, role: str) -> dict[str, Any]:
+def _as_json(row: records.WorkflowRow, role: str) -> dict[str, Any]:
     return {
         "name": row.name,
         "label": LABELS.get(row.name, ""),
@@ -223,13 +223,13 @@ def _as_json(row: admin.WorkflowRow, role: str) -> dict[str, Any]:
         "zone": row.zone,
         "last_run": row.last_run_at,
         "last_success": row.last_success_at,
-        "next_run": row.next_at,
+        "next_run": row.next_run,
         "consecutive_failures": row.consecutive_failures,
         "last_error": row.last_error,
     }
 
 
-def _run_json(run: admin.RunRow) -> dict[str, Any]:
+def _run_json(run: records.RunRow) -> dict[str, Any]:
     names: tuple[str, ...] = (
         "id",
         "asked_at",
@@ -244,7 +244,7 @@ def _run_json(run: admin.RunRow) -> dict[str, Any]:
     return {name: getattr(run, name) for name in names}
 
 
-def _run_row(run: admin.RunRow) -> tuple[Any, ...]:
+def _run_row(run: records.RunRow) -> tuple[Any, ...]:
     outcome = run.outcome or ("running" if run.started_at else "waiting")
     counts = (run.slices, run.rows_read, run.rows_written, run.rows_refused)
     return (str(run.id), run.asked_at, run.asked_by, outcome, *counts, run.window_from, run.window_to, run.error[:60])

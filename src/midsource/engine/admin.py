@@ -1,233 +1,204 @@
-"""The verbs of technical workflows, and what a list of them shows. Each verb is one transaction; none waits for a run."""
+"""The verbs of technical workflows. Each is one transaction of the caller's; none waits for a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from midsource.engine.ticks import next_tick
-from midsource.model.errors import Conflict, NotFound
-from midsource.model.workflow import WorkflowEvent, WorkflowState, next_state
-from midsource.store.database import Connection
+from midsource.engine import circuit, journal, moves, records
+from midsource.engine.records import RunRow, WorkflowRow
+from midsource.model.errors import Conflict, UserError
+from midsource.model.workflow import WorkflowEvent, WorkflowState
+from midsource.store.database import Connection, scalar
 
-JOURNAL_LINES = 200
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowRow:
-    """A technical workflow as lists show it. ``failed`` is a flag beside the state."""
-
-    name: str
-    state: WorkflowState
-    failed: bool
-    schedule: str
-    zone: str
-    next_at: datetime | None
-    last_run_at: datetime | None
-    last_success_at: datetime | None
-    consecutive_failures: int
-    not_before: datetime | None
-    last_error: str
-    created_at: datetime | None = None
+OPERATOR = "an operator"
+KILLED = "Killed"
+"""Class of the error of a killed run: its slice writes nothing more, also where it is at the end of a page."""
+SPREAD_SECONDS = 5
+"""Between the starts of workflows that are restarted together, so that they do not ask for the same rows at once (F43)."""
+RUNS_LOOKED_AT = 10
+"""For whether the last ones failed alike."""
+ALIKE = 2
+"""Failures of one shape in a row from which a restart says what it will do differently."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunRow:
-    """One run: window, rows, outcome (None: unfinished). ``beat_at``: its last sign of life."""
+class Killed:
+    """What an unconditional stop ended: the run (None: there was none), and how many of its sessions were cancelled."""
 
-    id: int
-    asked_at: datetime
-    asked_by: str
-    started_at: datetime | None
-    finished_at: datetime | None
-    slices: int
-    rows_read: int
-    rows_written: int
-    rows_refused: int
-    window_from: str
-    window_to: str
-    outcome: str | None
-    error: str
-    error_class: str = ""
-    beat_at: datetime | None = None
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it took; None while it is unfinished, or where it ended before it began."""
-        if self.started_at is None or self.finished_at is None:
-            return None
-        return max(0.0, (self.finished_at - self.started_at).total_seconds())
-
-
-@dataclass(frozen=True, slots=True)
-class JournalLine:
-    """One line of a journal; ``id`` is where the page of older ones goes on."""
-
-    id: int
-    at: datetime
-    run_id: int | None
-    level: str
-    line: str
-
-
-_RUN = (
-    "id, asked_at, asked_by, started_at, finished_at, slices, rows_read, rows_written, rows_refused, window_from, "
-    "window_to, outcome, error, error_class, beat_at"
-)
-
-
-def listing(conn: Connection) -> list[WorkflowRow]:
-    """Return every technical workflow of this instance, by name."""
-    rows = conn.execute(
-        "select name, state, failed, schedule, zone, next_at, last_run_at, last_success_at, consecutive_failures, not_before, "
-        "last_error, created_at from workflow order by name limit 200"
-    ).fetchall()
-    return [WorkflowRow(row[0], WorkflowState(row[1]), *row[2:]) for row in rows]
-
-
-def get(conn: Connection, name: str) -> WorkflowRow:
-    """Return one, or raise NotFound naming those there are."""
-    rows = listing(conn)
-    for row in rows:
-        if row.name == name:
-            return row
-    known = ", ".join(row.name for row in rows) or "none yet; a worker registers them when it starts"
-    raise NotFound(f"there is no technical workflow {name!r}", f"there are: {known}")
-
-
-def runs(conn: Connection, name: str, limit: int = 20, before: int | None = None) -> list[RunRow]:
-    """Return the newest runs of ``name``, newest first; with ``before`` those older than that run."""
-    rows = conn.execute(
-        f"select {_RUN} from workflow_run where workflow = %s and (%s::bigint is null or id < %s) "  # noqa: S608 - constant
-        "order by id desc limit %s",
-        (name, before, before, limit),
-    ).fetchall()
-    return [RunRow(*row) for row in rows]
-
-
-def latest_runs(conn: Connection, limit: int) -> dict[str, list[RunRow]]:
-    """Return the newest runs of every workflow by name, newest first; the unfinished one is the first, where there is one."""
-    rows = conn.execute(
-        f"select r.workflow, {_RUN.replace('id,', 'r.id,', 1)} "  # noqa: S608 - constant
-        "from (select name from workflow order by name limit 200) w cross join lateral ("
-        "  select * from workflow_run where workflow = w.name order by id desc limit %s) r order by r.workflow, r.id desc",
-        (limit,),
-    ).fetchall()
-    found: dict[str, list[RunRow]] = {}
-    for name, *values in rows:
-        found.setdefault(name, []).append(RunRow(*values))
-    return found
-
-
-def get_run(conn: Connection, run_id: int) -> RunRow:
-    """Return one run, or raise NotFound."""
-    row = conn.execute(f"select {_RUN} from workflow_run where id = %s", (run_id,)).fetchone()  # noqa: S608 - constant
-    if row is None:
-        raise NotFound(f"there is no run {run_id}")
-    return RunRow(*row)
-
-
-def journal_page(conn: Connection, name: str, limit: int, before: int | None = None) -> list[JournalLine]:
-    """Return the newest lines about workflow or job ``name``, newest first; with ``before`` those older than that line."""
-    rows = conn.execute(
-        "select id, at, run_id, level, line from workflow_journal where workflow = %s and (%s::bigint is null or id < %s) "
-        "order by id desc limit %s",
-        (name, before, before, limit),
-    ).fetchall()
-    return [JournalLine(*row) for row in rows]
-
-
-def journal(conn: Connection, name: str, limit: int = JOURNAL_LINES) -> list[tuple[datetime, str, str]]:
-    """Return the last lines (time, level, line) about workflow or job ``name``, oldest first."""
-    rows: list[Any] = conn.execute(
-        "select at, level, line from workflow_journal where workflow = %s order by id desc limit %s", (name, limit)
-    ).fetchall()
-    return [(row[0], row[1], row[2]) for row in reversed(rows)]
+    run: int | None
+    sessions: int
 
 
 def start(conn: Connection, name: str, now: datetime) -> WorkflowRow:
-    """Put a paused or stopped workflow back on its schedule."""
-    row = _move(conn, name, WorkflowEvent.START)
-    conn.execute("update workflow set next_at = %s where name = %s", (next_tick(row.schedule, row.zone, now), name))
-    return get(conn, name)
+    """Put a paused or stopped workflow back on its schedule. Raises Conflict where no tick would come."""
+    row = records.get(conn, name)
+    over = row.plan.why_over(now)
+    if over:
+        raise Conflict(
+            f"{name} would have no run: {over}", f"give it a schedule with `midsource workflow schedule {name}`"
+        )
+    _move(conn, row, WorkflowEvent.START)
+    conn.execute("update workflow set next_at = %s where name = %s", (row.plan.next_tick(now), name))
+    return records.get(conn, name)
 
 
-def pause(conn: Connection, name: str) -> WorkflowRow:
+def pause(conn: Connection, name: str, by: str = OPERATOR) -> WorkflowRow:
     """Hold a workflow: the slice under way goes on, its next slice and the ticks wait until it is started again."""
-    return _move(conn, name, WorkflowEvent.PAUSE)
+    _move(conn, records.get(conn, name), WorkflowEvent.PAUSE, by)
+    return records.get(conn, name)
 
 
-def stop(conn: Connection, name: str) -> WorkflowRow:
+def stop(conn: Connection, name: str, by: str = OPERATOR) -> WorkflowRow:
     """End a workflow: its unfinished run is aborted (the slice leaves at its next page), no tick comes any more."""
-    _abort_run(conn, name)
-    return _move(conn, name, WorkflowEvent.STOP)
+    row = records.get(conn, name)
+    _abort_run(conn, name, f"stopped by {by}", "Stopped")
+    _move(conn, row, WorkflowEvent.STOP, by)
+    return records.get(conn, name)
 
 
-def run_now(conn: Connection, name: str, by: str) -> int:
+def kill(conn: Connection, name: str, by: str = OPERATOR) -> Killed:
+    """Stop a workflow unconditionally: in any state, without asking the machine that runs it, and at once.
+
+    Its unfinished run is aborted and fenced off, the statements of its sessions are cancelled in the database (a session that
+    idles in a transaction is ended), and the leader takes its slice out of the queue.
+    """
+    row = records.get(conn, name)
+    run = _abort_run(conn, name, f"killed by {by}", KILLED)
+    moves.move(conn, name, WorkflowEvent.STOP, by)
+    sessions = 0 if run is None else _cancel_sessions(conn, run)
+    said = (
+        "no run was under way" if run is None else f"run {run} aborted, {sessions} of its database sessions cancelled"
+    )
+    journal.write(conn, row.name, run, "warning", f"killed by {by}: {said}")
+    return Killed(run, sessions)
+
+
+def run_now(conn: Connection, name: str, by: str, *, after_seconds: float = 0) -> int:
     """Ask for a run at once and return its id; one that is unfinished already is made due and its id returned.
 
     Raises Conflict for a paused or stopped workflow: start it first.
     """
-    row = get(conn, name)
-    if row.state not in (WorkflowState.STARTED, WorkflowState.RUNNING):
+    row = records.get(conn, name)
+    if not row.state.is_on_schedule:
         raise Conflict(f"{name} is {row.state.label}", f"run `midsource workflow start {name}` first")
     conn.execute(
-        "insert into workflow_run (workflow, asked_by) values (%s, %s) on conflict (workflow) where finished_at is null "
+        "insert into workflow_run (workflow, asked_by, due_at) values (%s, %s, now() + make_interval(secs => %s)) "
+        "on conflict (workflow) where finished_at is null "
         "do update set due_at = case when workflow_run.enqueued_at is null then now() else workflow_run.due_at end",
-        (name, by),
+        (name, by, after_seconds),
     )
-    run = conn.execute("select id from workflow_run where workflow = %s and finished_at is null", (name,)).fetchone()
+    run = scalar(conn, "select id from workflow_run where workflow = %s and finished_at is null", (name,))
     assert run is not None
-    return int(run[0])
+    return int(run)
 
 
-def restart(conn: Connection, name: str, by: str, now: datetime) -> int:
-    """Abort what is unfinished, clear flag and back-off, start, and ask for a run at once; return its id.
+def restart(conn: Connection, name: str, by: str, now: datetime, *, after_seconds: float = 0) -> int:
+    """Abort what is unfinished, clear flag and back-off, start, and ask for a run; return its id.
 
     A page in commit is not interrupted: the aborted slice leaves at its next page, and the pointer is in that page's
-    transaction, so the new run goes on from there.
+    transaction, so the new run goes on from there. The engine begins no run of a workflow whose slice is still leaving.
     """
-    row = get(conn, name)
-    _abort_run(conn, name)
+    row = records.get(conn, name)
+    advice = different(row, records.runs(conn, name, RUNS_LOOKED_AT))
+    _abort_run(conn, name, f"restarted by {by}", "Restarted")
+    _move(conn, row, WorkflowEvent.RESTART, by)
     conn.execute(
-        "update workflow set state = %s, failed = false, consecutive_failures = 0, not_before = null, next_at = %s "
-        "where name = %s",
-        (WorkflowState.STARTED, next_tick(row.schedule, row.zone, now), name),
+        "update workflow set failed = false, consecutive_failures = 0, not_before = null, next_at = %s where name = %s",
+        (_next_tick(row, now), name),
     )
-    return run_now(conn, name, by)
+    run = run_now(conn, name, by, after_seconds=after_seconds)
+    journal.write(conn, name, run, "info", f"restarted by {by}" + (f": {advice}" if advice else ""))
+    return run
 
 
 def restart_candidates(
     rows: list[WorkflowRow], *, failed: bool, scheduled: bool
 ) -> tuple[list[WorkflowRow], list[tuple[WorkflowRow, str]]]:
-    """Choose what `restart --failed --scheduled` restarts, and what it leaves, with the reason. Pure."""
+    """Choose what `restart --failed --scheduled` restarts, and what it leaves, with the reason. Pure.
+
+    What an operator paused or stopped is left, also where it had failed: somebody holds it on purpose.
+    """
     chosen, left = [], []
     for row in rows:
-        held = row.state in (WorkflowState.PAUSED, WorkflowState.FINISHED, WorkflowState.EDITED)
-        if held and not (failed and row.failed):
-            left.append((row, f"{row.state.label} by an operator"))
-        elif (failed and row.failed) or (scheduled and not held):
+        if not row.state.is_on_schedule:
+            left.append((row, _held(row)))
+        elif scheduled or (failed and row.failed):
             chosen.append(row)
         else:
             left.append((row, "not failed"))
     return chosen, left
 
 
-def _abort_run(conn: Connection, name: str) -> None:
-    conn.execute(
-        "update workflow_run set finished_at = now(), outcome = 'aborted', error = 'stopped by an operator' "
-        "where workflow = %s and finished_at is null",
-        (name,),
+def different(row: WorkflowRow, runs: list[RunRow]) -> str:
+    """Say what a restart does differently from the last runs, where those failed alike; '' otherwise. Pure."""
+    alike = circuit.failures_alike(runs)
+    if alike < ALIKE:
+        return ""
+    waits = circuit.waits_for(row.error_class)
+    what = {
+        circuit.WaitsFor.TIME_LIMIT: "it begins with steps of half the size that failed",
+        circuit.WaitsFor.REMOTE: "it is tried at once and then 2 s to 1 h apart, until the other side answers",
+        circuit.WaitsFor.DATABASE: "it is tried at once and then 2 s to 1 h apart, until the database answers",
+        circuit.WaitsFor.SPACE: "nothing, until there is space: free some first",
+        circuit.WaitsFor.WRITER: "it begins when no other restarted workflow does",
+        circuit.WaitsFor.CAUSE: "nothing, until the cause is mended",
+        circuit.WaitsFor.FAULT: "nothing: report the fault with the journal",
+    }[waits]
+    return f"the last {alike} runs failed alike ({row.error_class or 'no class'}: {row.cause[:200]}); this time {what}"
+
+
+def _held(row: WorkflowRow) -> str:
+    if row.state is WorkflowState.EDITED:
+        return "never started"
+    word = "paused" if row.state is WorkflowState.PAUSED else "stopped"
+    since = f" since {row.held_at:%Y-%m-%d %H:%M} UTC" if row.held_at else ""
+    return f"{word} by {row.held_by or OPERATOR}{since}" + ("; it had failed before" if row.failed else "")
+
+
+def _next_tick(row: WorkflowRow, now: datetime) -> datetime | None:
+    try:
+        return row.plan.next_tick(now)
+    except UserError:  # the leader says so on the workflow itself, and all else of a restart goes on
+        return None
+
+
+def _abort_run(conn: Connection, name: str, why: str, kind: str) -> int | None:
+    """Abort the unfinished run; return its id, None where there is none."""
+    run = scalar(
+        conn,
+        "update workflow_run set finished_at = now(), outcome = 'aborted', error = %s, error_class = %s "
+        "where workflow = %s and finished_at is null returning id",
+        (why, kind, name),
+    )
+    return None if run is None else int(run)
+
+
+def _cancel_sessions(conn: Connection, run: int) -> int:
+    """Cancel what the sessions of a run do, wherever their process is; return how many there were."""
+    return int(
+        scalar(
+            conn,
+            "select count(*) filter (where case when state like 'idle in transaction%%' then pg_terminate_backend(pid) "
+            "else pg_cancel_backend(pid) end) from pg_stat_activity where datname = current_database() "
+            "and pid <> pg_backend_pid() and state <> 'idle' and pg_has_role(usesysid, 'USAGE') "
+            "and right(application_name, length(%(work)s)) = %(work)s",
+            {"work": f" {session_name(run)}"},
+        )
+        or 0
     )
 
 
-def _move(conn: Connection, name: str, event: WorkflowEvent) -> WorkflowRow:
-    row = get(conn, name)
-    target = next_state(row.state, event)
-    if target is None:
-        raise Conflict(f"{name} is {row.state.label}: {event.value} does not apply", "see `midsource workflow show`")
-    done = conn.execute("update workflow set state = %s where name = %s and state = %s", (target, name, row.state))
-    if done.rowcount != 1:
-        raise Conflict(f"{name} changed its state meanwhile", "look again and repeat")
-    return get(conn, name)
+def session_name(run: int) -> str:
+    """Return what the database sessions of a run are called, after the name of their process."""
+    return f"run:{run}"
+
+
+def _move(conn: Connection, row: WorkflowRow, event: WorkflowEvent, by: str = OPERATOR) -> WorkflowState:
+    state = moves.move(conn, row.name, event, by)
+    if state is None:
+        now = records.get(conn, row.name)
+        raise Conflict(
+            f"{row.name} is {now.state.label}: {event.value} does not apply", "see `midsource workflow show`"
+        )
+    return state

@@ -3,11 +3,12 @@
 Leadership is a session advisory lock on a connection of its own: whoever holds it leads, and a dead process or a cut
 connection gives it up by itself. Each turn (once a second, or at once when woken) does, each step on its own:
 
-1. *ticks*: a technical workflow that is due gets one unfinished run; a tick that finds one unfinished is absorbed.
+1. *ticks*: a technical workflow that is due gets one unfinished run (``ticking``).
 2. *outbox*: rows whose next slice is due are handed to the queue under a name made of row and slice, then marked; a crash
    between the two hands over the same name again, which the queue ignores.
 3. *reaper*, every 10 s: what the engine holds for a life that does not beat any more goes back to the queue, also when the
-   process was started again under its name; a slice that the engine ended without a result (the database was away when it
+   process was started again under its name; the slice of a run that was killed, or that does not leave after a stop, is
+   taken out of the queue; a slice that the engine ended without a result (the database was away when it
    was to be recorded) is due again, and so are rows not beaten for long, whose slice is cancelled so that it blocks none.
 4. *partitions*, every 10 minutes: this month's and the next ones', the next days'. *History*, hourly: forgotten after 7 days.
 
@@ -19,15 +20,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
 
 import psycopg
 import structlog
 
-from midsource.engine import history, ticks
+from midsource.engine import admin, history, moves, ticking
 from midsource.engine.slices import Table
+from midsource.engine.work import SLICE_SECONDS
 from midsource.model.clock import Clock
-from midsource.model.errors import UserError
 from midsource.store import migrate, processes
 from midsource.store.database import Connection, Database
 
@@ -40,12 +40,26 @@ LEADER_LOCK = 0x6D69647372630002
 OUTBOX_BATCH = 100
 LOST_AFTER_SECONDS = 900
 """An unfinished slice not beaten for this long hangs: the longest statement of any takes 600 s (targeting), and beats after it."""
-BROKEN_SCHEDULE_WAIT = timedelta(hours=1)
-"""A schedule that cannot be read is looked at again after this; `workflow start` looks at once."""
+LEAVING_SECONDS = 2 * SLICE_SECONDS
+"""A slice of a run that was stopped leaves at its next beat; one that has not by then hangs, and must not block the next run."""
 SESSION = (
     "-c statement_timeout=10s -c tcp_user_timeout=20s "
     "-c idle_session_timeout=30s"  # the lock of a machine that is gone is free after this; a leader speaks each second
 )
+
+_JOBS = "select id, slices, kind || ':' || subject from job where finished_at is null"
+_RUNS = (  # paused or stopped: the next slice waits for the operator
+    "select r.id::text, slices, workflow from workflow_run r join workflow on name = workflow and state = any(%s) "
+    "where finished_at is null"
+)
+_LEFT_BEHIND = """
+select s.workflow_uuid
+  from dbos.workflow_status s
+  join workflow_run r on s.workflow_uuid = 'workflow_run:' || r.id || ':' || r.slices
+ where s.status in ('PENDING', 'ENQUEUED') and r.outcome = 'aborted'
+   and (r.error_class = %s or r.finished_at < now() - make_interval(secs => %s))
+ limit 100
+"""
 
 Enqueue = Callable[[Table, str, int, str], None]
 """``enqueue(table, id, slice, key)``: idempotent by (table, id, slice); never two of one key at once."""
@@ -120,60 +134,16 @@ class Leader:
                 _warn("leader_step_failed", exc, step=getattr(step, "__name__", ""))
 
     def _tick(self) -> None:
-        now = self._clock.now()
-        with self._database.connection() as conn:
-            due = conn.execute(
-                "select name from workflow where state in (2, 11) and (next_at is null or next_at <= %s) limit %s",
-                (now, OUTBOX_BATCH),
-            ).fetchall()
-        for (name,) in due:
-            try:
-                self._tick_one(name, now)
-            except Exception as exc:  # noqa: BLE001 - each tick fails alone
-                _warn("tick_failed", exc, workflow=name)
-
-    def _tick_one(self, name: str, now: datetime) -> None:
-        """Move a workflow to its next tick and make its run, in one transaction; another leader may be just doing so."""
-        with self._database.transaction() as conn:
-            row = conn.execute(
-                "select schedule, zone from workflow where name = %s and state in (2, 11) "
-                "and (next_at is null or next_at <= %s) for update skip locked",
-                (name, now),
-            ).fetchone()
-            if row is None:
-                return
-            try:
-                following = ticks.next_tick(row[0], row[1], now)
-            except UserError as exc:  # set by hand: this workflow says so, the others go on
-                conn.execute(
-                    "update workflow set failed = true, last_error = %s, next_at = %s where name = %s",
-                    (str(exc), now + BROKEN_SCHEDULE_WAIT, name),
-                )
-                return
-            conn.execute("update workflow set next_at = %s where name = %s", (following, name))
-            conn.execute(
-                "insert into workflow_run (workflow, asked_by, due_at) "
-                "select name, 'schedule', greatest(now(), not_before) from workflow where name = %s "
-                "on conflict (workflow) where finished_at is null do nothing",
-                (name,),
-            )
+        ticking.make_runs(self._database, self._clock.now())
 
     def _hand_over(self) -> None:
         with self._database.connection() as conn:
-            self._hand_over_rows(
-                conn, "job", "select id, slices, kind || ':' || subject from job where finished_at is null"
-            )
-            self._hand_over_rows(
-                conn,
-                "workflow_run",
-                # Paused or stopped: the next slice waits for the operator.
-                "select r.id::text, slices, workflow from workflow_run r join workflow on name = workflow and state in (2, 11) "
-                "where finished_at is null",
-            )
+            self._hand_over_rows(conn, "job", _JOBS, ())
+            self._hand_over_rows(conn, "workflow_run", _RUNS, (moves.ON_SCHEDULE_NUMBERS,))
 
-    def _hand_over_rows(self, conn: Connection, table: Table, query: str) -> None:
+    def _hand_over_rows(self, conn: Connection, table: Table, query: str, values: tuple[object, ...]) -> None:
         rows = conn.execute(
-            f"{query} and enqueued_at is null and due_at <= now() order by due_at limit {OUTBOX_BATCH}"
+            f"{query} and enqueued_at is null and due_at <= now() order by due_at limit {OUTBOX_BATCH}", values
         ).fetchall()
         for work_id, number, key in rows:
             try:
@@ -200,6 +170,11 @@ class Leader:
             lost = [slice_ for table in ("job", "workflow_run") for slice_ in self._reclaim(conn, table)]
         for name in lost:
             log.warning("work_reclaimed", action="work_reclaimed", slice=name)
+            self._cancel(name)
+        with self._database.connection() as conn:
+            left = conn.execute(_LEFT_BEHIND, (admin.KILLED, LEAVING_SECONDS)).fetchall()
+        for (name,) in left:
+            log.warning("slice_left_behind", action="slice_left_behind", slice=name)
             self._cancel(name)
 
     @staticmethod

@@ -29,7 +29,7 @@ def workflows(conn: Connection, now: datetime) -> Iterator[Sample]:
     """Yield state, flag, freshness and next run of each technical workflow, and what its runs came to."""
     rows = conn.execute(
         "select name, state, failed, consecutive_failures, coalesce(last_success_at, created_at), "
-        "greatest(next_at, not_before) from workflow order by name"
+        "coalesce(not_before, next_at) from workflow order by name"
     )
     for name, number, failed, failures, success, next_at in rows:
         state = WorkflowState(number)
@@ -37,7 +37,7 @@ def workflows(conn: Connection, now: datetime) -> Iterator[Sample]:
         yield Sample("midsource_workflow_failed", failed, (name,))
         yield Sample("midsource_workflow_failures_in_a_row", failures, (name,))
         yield Sample("midsource_workflow_success_age_seconds", (now - success).total_seconds(), (name,))
-        if next_at is not None and state in (WorkflowState.STARTED, WorkflowState.RUNNING):
+        if next_at is not None and state.is_on_schedule:
             yield Sample("midsource_workflow_next_run_seconds", (next_at - now).total_seconds(), (name,))
     ended = conn.execute(
         "select workflow, outcome, count(*) from workflow_run where finished_at > %s group by 1, 2", (_lately(now),)

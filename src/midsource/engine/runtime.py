@@ -117,11 +117,13 @@ class Engine:
         )
 
     def _register_workflows(self) -> None:
-        """Make the row of each technical workflow this worker knows; an operator's schedule is left alone."""
+        """Make the row of each technical workflow this worker knows; a schedule that an operator gave is left alone."""
         with self._database.transaction() as conn:
             for module in self._works.workflows:
                 conn.execute(
-                    "insert into workflow (name, schedule) values (%s, %s) on conflict (name) do nothing",
+                    "insert into workflow (name, schedule) values (%s, %s) on conflict (name) do update "
+                    "set schedule = excluded.schedule, next_at = null "
+                    "where workflow.schedule_by = '' and workflow.schedule <> excluded.schedule",
                     (module.NAME, module.SCHEDULE),
                 )
 

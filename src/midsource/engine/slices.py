@@ -4,8 +4,12 @@ Order of events: *begin* (this executor takes the row; a slice already recorded 
 transaction: finished, failed, aborted, or due again. Every write after begin is guarded by (executor, slice number), so an
 executor that lost the row to another writes nothing more. Begin and settle are repeated while the database is away, up to
 ``AWAY_SECONDS``; both may be repeated after a commit of unknown fate. A job that is asked for while its slice runs is not
-finished by that slice: what was asked may have come after the slice looked. The journal is written on a connection of its own and never
-raises: it cannot fail for the cause of the run (F105, F108).
+finished by that slice: what was asked may have come after the slice looked. The journal cannot fail for the cause of the run
+(journal.py; F105, F108).
+
+*Fencing* of technical workflows: each transaction of a body looks, just before it commits, whether this executor still holds the
+run, and holds the row until it has committed. So a worker that was stopped in a page, and woke up when another had taken
+over, writes nothing; and neither does a run that was killed. One that an operator stopped may commit its page.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,11 +27,12 @@ import structlog
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from midsource.engine import jobs
+from midsource.engine import admin, circuit, jobs, journal, moves, records
 from midsource.engine.ticks import back_off
 from midsource.engine.work import Cancelled, Context, JobBody, Report, Works
 from midsource.model.clock import Clock
 from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
+from midsource.model.workflow import WorkflowEvent
 from midsource.store.database import Connection, Database, StatementTimeout, StorageFull, scalar
 
 Table = Literal["job", "workflow_run"]
@@ -96,13 +101,27 @@ class SliceRunner:
         def take() -> Held | None:
             with self._database.transaction() as conn:
                 row = conn.execute(statement, (self._executor, work_id, number)).fetchone()
-                if row is not None and table == "workflow_run":
-                    conn.execute(
-                        "update workflow set state = 2, last_run_at = now() where name = %s and state = 11", (row[0],)
-                    )
-            return None if row is None else Held(table, work_id, number, row[0], row[1], row[2])
+                if row is None:
+                    return None
+                held = Held(table, work_id, number, row[0], row[1], row[2])
+                if table == "workflow_run" and not self._tick(conn, held):
+                    self._next_slice(conn, held, 0)
+                    return None
+            return held
 
         return self._patiently(take)
+
+    @staticmethod
+    def _tick(conn: Connection, held: Held) -> bool:
+        """Let the workflow run; False where an operator holds it since the slice was handed over: it waits then."""
+        if moves.move(conn, held.name, WorkflowEvent.TICK) is None:
+            return False
+        conn.execute(
+            "update workflow set last_run_at = started_at from workflow_run r "
+            "where name = %s and r.id = %s and last_run_at is distinct from started_at",
+            (held.name, int(held.id)),
+        )
+        return True
 
     def _body(self, held: Held) -> JobBody:
         body = (self._jobs if held.table == "job" else self._workflows).get(held.name)
@@ -111,8 +130,11 @@ class SliceRunner:
         return body
 
     def _context(self, held: Held) -> Context:
+        is_run = held.table == "workflow_run"
         return Context(
-            database=self._database,
+            database=self._database.on_behalf_of(admin.session_name(int(held.id)), partial(self._fence, held))
+            if is_run
+            else self._database,
             clock=self._clock,
             home=self._home,
             instance=self._instance,
@@ -120,7 +142,21 @@ class SliceRunner:
             say=lambda level, line: self._say(held, level, line),
             beat=lambda: self._beat(held),
             progress=lambda values: self._progress(held, values),
+            caution=self._caution(held) if is_run else 0,
         )
+
+    def _fence(self, held: Held, conn: Connection) -> None:
+        """Raise Cancelled unless this executor holds the run; nobody takes it until the transaction has ended."""
+        mine = conn.execute(
+            "select from workflow_run where id = %s and slices = %s and executor = %s and error_class <> %s for share",
+            (int(held.id), held.slice, self._executor, admin.KILLED),
+        ).fetchone()
+        if mine is None:
+            raise Cancelled("killed, or taken over by another worker")
+
+    def _caution(self, held: Held) -> int:
+        with self._database.connection() as conn:
+            return circuit.failures_alike(records.runs(conn, held.name, admin.RUNS_LOOKED_AT))
 
     def _guarded(self, conn: Connection, held: Held, assignments: str, *values: Any) -> bool:
         """Update the held row; False when this executor no longer holds it. ``assignments`` is a constant of ours."""
@@ -137,24 +173,12 @@ class SliceRunner:
                 raise Cancelled("stopped, or taken over by another worker")
 
     def _say(self, held: Held, level: str, line: str) -> None:
-        level = level if level in ("info", "warning", "error") else "info"
+        level = level if level in journal.LEVELS else "info"
         about = {"run": int(held.id)} if held.table == "workflow_run" else {"job": held.id, "delivery": held.subject}
         getattr(log, level)("journal", action="journal", **about, name=held.name, line=line)
-        try:
-            with self._database.connection() as conn:
-                journal = held.name if held.table == "workflow_run" else f"job:{held.id}"
-                run_id = int(held.id) if held.table == "workflow_run" else None
-                conn.execute(
-                    "insert into workflow_journal (workflow, run_id, level, line) values (%s, %s, %s, %s)",
-                    (
-                        journal,
-                        run_id,
-                        level,
-                        line[:MAX_ERROR_TEXT],
-                    ),
-                )
-        except MidsourceError as exc:
-            log.warning("journal_unwritten", action="journal_unwritten", work=held.id, cause=str(exc))
+        run = held.table == "workflow_run"
+        name, run_id = (held.name, int(held.id)) if run else (f"job:{held.id}", None)
+        journal.append(self._database, name, run_id, level, line)
 
     def _progress(self, held: Held, values: dict[str, Any]) -> None:
         if held.table != "job":
@@ -192,11 +216,14 @@ class SliceRunner:
                 "slice_bug", action="slice_bug", work=held.id, name=held.name, trace=traceback.format_exc()[-4000:]
             )
         passing = isinstance(exc, PASSING) and held.table == "job"
-        self._say(held, "warning" if passing else "error", sentence)
         kind, text = type(exc).__name__, sentence[:MAX_ERROR_TEXT]
         if passing:
-            return self._settle(held, lambda conn, row: self._try_again(conn, row, text))
-        return self._settle(held, lambda conn, row: self._fail(conn, row, kind, text))
+            said = self._settle(held, lambda conn, row: self._try_again(conn, row, text))
+        else:
+            said = self._settle(held, lambda conn, row: self._fail(conn, row, kind, text))
+        if said != "superseded":  # of a run that was killed or lost, what its statements raised is no news
+            self._say(held, "warning" if passing else "error", sentence)
+        return said
 
     def _record(self, conn: Connection, held: Held, report: Report) -> str:
         """Count what the slice did; then finish, or make the next slice due."""
@@ -219,17 +246,21 @@ class SliceRunner:
             jobs.ask(conn, kind, held.subject, held.id)
         self._guarded(conn, held, "finished_at = now(), outcome = 'finished'")
         if held.table == "workflow_run":
-            conn.execute(
-                "update workflow set state = case when state = 2 then 11 else state end, failed = false, "
-                "last_success_at = now(), consecutive_failures = 0, not_before = null, last_error = '' where name = %s",
-                (held.name,),
-            )
-            conn.execute(  # also where nothing happened: a journal without lines would look like a workflow that never ran
-                "insert into workflow_journal (workflow, run_id, level, line) select workflow, id, 'info', 'finished: read ' "
-                "|| rows_read || ', written ' || rows_written || ', refused ' || rows_refused from workflow_run where id = %s",
-                (int(held.id),),
-            )
+            self._succeed(conn, held)
         return "finished"
+
+    @staticmethod
+    def _succeed(conn: Connection, held: Held) -> None:
+        moves.move(conn, held.name, WorkflowEvent.SETTLED)
+        conn.execute(
+            "update workflow set failed = false, last_success_at = now(), consecutive_failures = 0, not_before = null, "
+            "last_error = '', error_class = '' where name = %s",
+            (held.name,),
+        )
+        run = records.get_run(conn, int(held.id))
+        # Also where nothing happened: a journal without lines would look like a workflow that never ran.
+        figures = f"read {run.rows_read}, written {run.rows_written}, refused {run.rows_refused}"
+        journal.write(conn, held.name, run.id, "info", f"finished: {figures}")
 
     def _next_slice(self, conn: Connection, held: Held, pause_seconds: float) -> str:
         self._guarded(
@@ -259,7 +290,7 @@ class SliceRunner:
     def _abort(self, conn: Connection, held: Held) -> str:
         kept = self._guarded(conn, held, "finished_at = now(), outcome = 'aborted'")
         if kept and held.table == "workflow_run":
-            conn.execute("update workflow set state = 11 where name = %s and state = 2", (held.name,))
+            moves.move(conn, held.name, WorkflowEvent.SETTLED)
         return "aborted"
 
     def _fail(self, conn: Connection, held: Held, kind: str, sentence: str) -> str:
@@ -274,18 +305,17 @@ class SliceRunner:
             conn, held, "finished_at = now(), outcome = 'failed', error_class = %s, error = %s", kind, sentence
         ):
             return "superseded"
-        row = conn.execute(
-            "update workflow set state = case when state = 2 then 11 else state end, failed = true, last_error = %s, "
+        moves.move(conn, held.name, WorkflowEvent.SETTLED)
+        failures = scalar(
+            conn,
+            "update workflow set failed = true, last_error = %s, error_class = %s, "
             "consecutive_failures = consecutive_failures + 1 where name = %s returning consecutive_failures",
-            (sentence, held.name),
-        ).fetchone()
-        pause = back_off(row[0] if row else 1) or timedelta(0)
+            (sentence, kind, held.name),
+        )
         # Tried again after the pause, not at the next tick: an hourly one would leave a delivery without its results
         # for an hour because the database was away for a second.
         conn.execute(
-            "update workflow set not_before = now() + %(pause)s, next_at = least(next_at, now() + %(pause)s) "
-            "where name = %(name)s",
-            {"pause": pause, "name": held.name},
+            "update workflow set not_before = now() + %s where name = %s", (back_off(failures or 1), held.name)
         )
         return "failed"
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from midsource.engine import admin
-from midsource.engine.admin import RunRow, WorkflowRow
-from midsource.engine.ticks import next_tick
+from midsource.engine import circuit, records
+from midsource.engine.circuit import Breaker
+from midsource.engine.records import RunRow, WorkflowRow
+from midsource.engine.ticks import second_tick
 from midsource.model.errors import UserError
 from midsource.model.workflow import WorkflowState
 from midsource.store.database import Connection
@@ -25,7 +26,6 @@ GRACE = timedelta(minutes=1)
 """A tick, its hand-over and a short run fit into this."""
 LIVELY = timedelta(minutes=2)
 """A slice ends within 60 s and says so; twice that without a word is no sign of life."""
-_ON_SCHEDULE = frozenset({WorkflowState.STARTED, WorkflowState.RUNNING})
 
 
 class Flag(StrEnum):
@@ -46,6 +46,16 @@ class Summary:
     open: RunRow | None
     ended: Sequence[RunRow]
     flag: Flag
+    breaker: Breaker
+    next_ticks: Sequence[datetime]
+    """The next five; the end of the breaker's wait is not among them."""
+    success_age: timedelta | None
+    """Since its last success; None where it never succeeded."""
+
+    @property
+    def seconds(self) -> Sequence[float]:
+        """Durations of the last runs that ended, oldest first."""
+        return [run.seconds for run in reversed(self.ended) if run.seconds is not None]
 
     @property
     def last(self) -> RunRow | None:
@@ -55,9 +65,9 @@ class Summary:
 
 def summaries(conn: Connection, now: datetime) -> list[Summary]:
     """Return every workflow of this instance, worst first."""
-    latest = admin.latest_runs(conn, RUNS_SHOWN + 1)
+    latest = records.latest_runs(conn, RUNS_SHOWN + 1)
     return sorted(
-        (summary(row, latest.get(row.name, []), now) for row in admin.listing(conn)),
+        (summary(row, latest.get(row.name, []), now) for row in records.listing(conn)),
         key=lambda found: (list(Flag).index(found.flag), found.row.name),
     )
 
@@ -66,21 +76,23 @@ def summary(row: WorkflowRow, runs: Sequence[RunRow], now: datetime) -> Summary:
     """Judge one workflow by its row and its newest ``runs``, newest first."""
     unfinished = next((run for run in runs if run.outcome is None), None)
     ended = [run for run in runs if run.outcome is not None][:RUNS_SHOWN]
-    return Summary(row, unfinished, ended, _flag(row, unfinished, now))
+    age = None if row.last_success_at is None else now - row.last_success_at
+    flag, breaker = _flag(row, unfinished, now), circuit.breaker(row, now)
+    return Summary(row, unfinished, ended, flag, breaker, row.next_ticks(now), age)
 
 
 def is_late(row: WorkflowRow, unfinished: RunRow | None, now: datetime) -> bool:
     """Tell whether two ticks have passed without a success, and nothing is under way."""
     since = row.last_success_at or row.created_at
-    if row.state not in _ON_SCHEDULE or since is None:
+    if not row.state.is_on_schedule or since is None:
         return False
     if unfinished is not None and unfinished.beat_at is not None and now - unfinished.beat_at < LIVELY:
         return False
     try:
-        second = next_tick(row.schedule, row.zone, next_tick(row.schedule, row.zone, since))
+        second = second_tick(row.plan, since)
     except UserError:  # the leader says so on the workflow itself
         return False
-    return now > second + GRACE
+    return second is not None and now > second + GRACE
 
 
 def _flag(row: WorkflowRow, unfinished: RunRow | None, now: datetime) -> Flag:
@@ -88,6 +100,6 @@ def _flag(row: WorkflowRow, unfinished: RunRow | None, now: datetime) -> Flag:
         return Flag.FAILED
     if row.state is WorkflowState.PAUSED:
         return Flag.PAUSED
-    if row.state not in _ON_SCHEDULE:
+    if not row.state.is_on_schedule:
         return Flag.STOPPED
     return Flag.LATE if is_late(row, unfinished, now) else Flag.FINE

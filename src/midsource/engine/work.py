@@ -38,6 +38,8 @@ class Context:
     """Call between bounded steps: renews the lease, and raises Cancelled when the run must end."""
     progress: Callable[[dict[str, Any]], None]
     """``progress({"done": 17, "of": 40, "unit": "parts", "phase": "hand-over"})``: what ``--wait`` shows. Never raises."""
+    caution: int = 0
+    """How many of the last runs failed alike: a body that works in steps begins with steps that are halved as often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class TechnicalWorkflow(Protocol):
     NAME: str
     LABEL: str
     SCHEDULE: str
-    """Default schedule: cron, five fields, in the zone of the instance."""
+    """Default schedule: a text of model/schedule.py, in UTC. Name, label, schedule and roles stand in model/technical.py."""
     ROLES: tuple[str, ...]
 
     def run_once(self, context: Context) -> Report:

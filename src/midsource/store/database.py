@@ -6,7 +6,8 @@ so no caller can hang or hold an old snapshot open without end. A transaction is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
@@ -38,6 +39,10 @@ LINE: dict[str, Any] = {
 """A server whose machine is gone is noticed in a minute (without: after up to two hours). No effect on a local socket."""
 
 
+MAX_NAME = 63
+"""Bytes of a name of a session that PostgreSQL keeps."""
+
+
 class Database:
     """A pool on one database. ``name`` is the instance's, for messages; ``dsn`` a ``postgresql://`` URL.
 
@@ -55,6 +60,8 @@ class Database:
     ) -> None:
         self.name = name
         self.dsn = dsn
+        self._application = application[:MAX_NAME]
+        self._fence: Callable[[Connection], None] | None = None
         self._pool = ConnectionPool(
             dsn,
             min_size=0,
@@ -66,7 +73,7 @@ class Database:
                 **LINE,
                 "autocommit": True,
                 "connect_timeout": CONNECT_SECONDS,
-                "application_name": application[:63],
+                "application_name": self._application,
                 "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s "
                 f"-c idle_in_transaction_session_timeout={IDLE_SECONDS}s -c timezone=UTC",
             },
@@ -96,7 +103,19 @@ class Database:
             except PoolTimeout:
                 self._ask()
                 raise
+            if conn.info.parameter_status("application_name") != self._application:
+                conn.execute("select set_config('application_name', %s, false)", (self._application,))
             yield conn
+
+    def on_behalf_of(self, work: str, fence: Callable[[Connection], None] | None = None) -> Database:
+        """Return the same pool for one piece of work, whose name its sessions bear in `pg_stat_activity` while it uses them.
+
+        ``fence`` is called in each transaction just before it commits; what it raises rolls the transaction back.
+        """
+        other = copy.copy(self)
+        other._application = f"{self._application[: MAX_NAME - len(work) - 1]} {work}"
+        other._fence = fence
+        return other
 
     def pool_figures(self) -> dict[str, int]:
         """Return how the pool stands: connections open, idle and allowed, how often one was asked for, who waits, and waits in vain."""
@@ -121,6 +140,8 @@ class Database:
             if statement_seconds is not None:
                 conn.execute(f"set local statement_timeout = {round(statement_seconds * 1000)}")
             yield conn
+            if self._fence is not None:
+                self._fence(conn)
 
 
 @contextmanager

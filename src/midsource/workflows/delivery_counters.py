@@ -20,7 +20,7 @@ from midsource.marketing import sync, totals
 
 NAME = "defaultMidSourcingDlv"
 LABEL = "Mid-sourcing (delivery counters)"
-SCHEDULE = "*/10 * * * *"
+SCHEDULE = "every 10 minutes"
 ROLES = ("marketing",)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from midsource.engine import admin
+from midsource.engine import admin, records
 from midsource.security.roles import Permission
 from midsource.store.database import Connection
 from midsource.web.api import shapes
@@ -27,13 +27,13 @@ def router(api: Api) -> APIRouter:
     def list_workflows() -> list[shapes.Workflow]:
         """List the technical workflows with state, last success and next run."""
         with api.database.connection() as conn:
-            return [_workflow(row) for row in admin.listing(conn)]
+            return [_workflow(row) for row in records.listing(conn)]
 
     @made.get("/workflows/{name}", dependencies=[SEE], responses=CONFLICT)
     def show_workflow(name: Name) -> shapes.WorkflowDetail:
         """Show one workflow and its last runs."""
         with api.database.connection() as conn:
-            row, runs = admin.get(conn, name), admin.runs(conn, name)
+            row, runs = records.get(conn, name), records.runs(conn, name)
         return shapes.WorkflowDetail(
             **_workflow(row).model_dump(), runs=[shapes.Run.model_validate(run) for run in runs]
         )
@@ -42,8 +42,8 @@ def router(api: Api) -> APIRouter:
     def read_journal(name: Name, lines: Annotated[int, Query(ge=1, le=MAX_LINES)] = 50) -> list[shapes.JournalLine]:
         """Read the last lines of its journal, the oldest of them first."""
         with api.database.connection() as conn:
-            admin.get(conn, name)
-            found = admin.journal(conn, name, lines)
+            records.get(conn, name)
+            found = records.journal(conn, name, lines)
         return [shapes.JournalLine(at=at, level=level, line=line) for at, level, line in found]
 
     _add_verbs(made, api)
@@ -92,16 +92,16 @@ def _add_verbs(made: APIRouter, api: Api) -> None:
         return shapes.Restarted(restarted=restarted, left=left)
 
 
-def _chosen(conn: Connection, asked: shapes.RestartIn) -> tuple[list[admin.WorkflowRow], dict[str, str]]:
-    chosen, left = admin.restart_candidates(admin.listing(conn), failed=asked.failed, scheduled=asked.scheduled)
+def _chosen(conn: Connection, asked: shapes.RestartIn) -> tuple[list[records.WorkflowRow], dict[str, str]]:
+    chosen, left = admin.restart_candidates(records.listing(conn), failed=asked.failed, scheduled=asked.scheduled)
     known = {row.name for row in chosen}
-    chosen += [admin.get(conn, name) for name in dict.fromkeys(asked.names) if name not in known]
+    chosen += [records.get(conn, name) for name in dict.fromkeys(asked.names) if name not in known]
     return chosen, {row.name: why for row, why in left if row.name not in asked.names}
 
 
-def _workflow(row: admin.WorkflowRow) -> shapes.Workflow:
+def _workflow(row: records.WorkflowRow) -> shapes.Workflow:
     return shapes.Workflow(
         name=row.name, label=LABELS.get(row.name, ""), state=row.state.label, failed=row.failed,
         schedule=row.schedule, zone=row.zone, last_run=row.last_run_at, last_success=row.last_success_at,
-        next_run=row.next_at, consecutive_failures=row.consecutive_failures, last_error=row.last_error,
+        next_run=row.next_run, consecutive_failures=row.consecutive_failures, last_error=row.last_error,
     )  # fmt: skip

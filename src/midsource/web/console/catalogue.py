@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
+from midsource.model.technical import TECHNICAL
+
 LANGUAGES: Mapping[str, str] = {"en": "English", "fr": "Français", "pt": "Português"}
 """Code and own name, in the order they are offered; the first is what we fall back to."""
 DEFAULT = "en"
@@ -22,7 +24,7 @@ MAX_ACCEPT = 500
 @cache
 def texts(language: str) -> Mapping[str, str]:
     """Return every text of ``language`` by key."""
-    found: dict[str, str] = {}
+    found = {f"workflow_label.{one.name}": one.label_in(language) for one in TECHNICAL.values()}
     for source in (files("midsource.web.console") / "locale" / language).iterdir():
         for table, entries in tomllib.loads(source.read_text(encoding="utf-8")).items():
             for name, text in entries.items():

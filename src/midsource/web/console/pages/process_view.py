@@ -125,7 +125,8 @@ def _instance(name: str) -> str:
 
 def _used(conn: Connection) -> Sequence[tuple[str, int]]:
     rows = conn.execute(
-        "select application_name, count(*)::int from pg_stat_activity where datname = current_database() "
+        # What a process does for one run bears the run's number after its own name.
+        "select split_part(application_name, ' ', 1), count(*)::int from pg_stat_activity where datname = current_database() "
         "group by 1 order by 2 desc, 1 limit %s",
         (MAX_USERS,),
     ).fetchall()

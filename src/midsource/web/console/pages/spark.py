@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from midsource.engine.admin import RunRow
+from midsource.engine.records import RunRow
 
 SLOT = 5
 """Units from one bar to the next; a bar is one narrower."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from midsource.config import Role
-from midsource.engine import admin, watch
-from midsource.engine.admin import JournalLine, RunRow
+from midsource.engine import records, watch
+from midsource.engine.records import JournalLine, RunRow
 from midsource.engine.watch import RUNS_SHOWN, Flag, Summary
 from midsource.marketing import standing
 from midsource.marketing.standing import Position
@@ -37,7 +37,7 @@ class Line:
     @property
     def cause(self) -> str:
         """The first line of its last error."""
-        return (self.summary.row.last_error.splitlines() or [""])[0]
+        return self.summary.row.cause
 
     @property
     def farthest(self) -> Position | None:
@@ -47,7 +47,7 @@ class Line:
     def takes(self, verb: str) -> bool:
         """Tell whether an order applies in its present state; the order itself checks again."""
         state = self.summary.row.state
-        on_schedule = state in (WorkflowState.STARTED, WorkflowState.RUNNING)
+        on_schedule = state.is_on_schedule
         match verb:
             case "run":
                 return on_schedule
@@ -93,10 +93,10 @@ def story(
     conn: Connection, role: Role, name: str, now: datetime, before_run: int | None, before_line: int | None
 ) -> Story:
     """Read one. Raises NotFound naming those there are."""
-    row = admin.get(conn, name)
-    latest = admin.runs(conn, name, RUNS_SHOWN + 1)
-    runs = admin.runs(conn, name, PAGE_RUNS + 1, before_run)
-    lines = admin.journal_page(conn, name, PAGE_LINES + 1, before_line)
+    row = records.get(conn, name)
+    latest = records.runs(conn, name, RUNS_SHOWN + 1)
+    runs = records.runs(conn, name, PAGE_RUNS + 1, before_run)
+    lines = records.journal_page(conn, name, PAGE_LINES + 1, before_line)
     return Story(
         _line(watch.summary(row, latest, now), _positions(conn, role)),
         processes.any_alive(conn, "worker"),

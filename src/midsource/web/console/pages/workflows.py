@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from midsource.engine import admin
+from midsource.engine import admin, records
 from midsource.model.errors import Conflict, NotFound
 from midsource.security import audit
 from midsource.security.roles import Permission, Visitor
@@ -118,7 +118,7 @@ def _carry_out(conn: Connection, *, frame: Frame, visitor: Visitor, name: str, v
     """Do what was ordered and say so in the audit. Raises NotFound; Conflict, also where nobody would run it."""
     if verb not in VERBS:
         raise NotFound(f"there is no order {verb[:40]!r}", f"orders: {', '.join(VERBS)}")
-    admin.get(conn, name)
+    records.get(conn, name)
     if verb in NEED_A_WORKER:
         _need_worker(conn, frame)
     match verb:
@@ -127,9 +127,9 @@ def _carry_out(conn: Connection, *, frame: Frame, visitor: Visitor, name: str, v
         case "start":
             admin.start(conn, name, frame.clock.now())
         case "pause":
-            admin.pause(conn, name)
+            admin.pause(conn, name, visitor.name)
         case "stop":
-            admin.stop(conn, name)
+            admin.stop(conn, name, visitor.name)
         case _:
             admin.restart(conn, name, visitor.name, frame.clock.now())
     audit.record(conn, visitor, f"workflow.{verb}", name)
@@ -137,9 +137,10 @@ def _carry_out(conn: Connection, *, frame: Frame, visitor: Visitor, name: str, v
 
 def _restart_failed(conn: Connection, *, frame: Frame, visitor: Visitor) -> None:
     _need_worker(conn, frame)
-    chosen, _ = admin.restart_candidates(admin.listing(conn), failed=True, scheduled=False)
-    for row in chosen:
-        admin.restart(conn, row.name, visitor.name, frame.clock.now())
+    chosen, _ = admin.restart_candidates(records.listing(conn), failed=True, scheduled=False)
+    for index, row in enumerate(chosen):
+        now, later = frame.clock.now(), index * admin.SPREAD_SECONDS
+        admin.restart(conn, row.name, visitor.name, now, after_seconds=later)
         audit.record(conn, visitor, "workflow.restart", row.name)
 
 
