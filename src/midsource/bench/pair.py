@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from midsource.bench import machine, newsletter
 from midsource.bench.midhalf import postmaster
@@ -25,7 +26,7 @@ from midsource.store.database import Connection, Database
 from midsource.workflows import delivery_logs
 
 SENDER = "lettre@news.exemple.fr"
-WORKER, WEB = "worker@marketing", "web@mid1"
+WORKER, WEB, MTA = "worker@marketing", "web@mid1", "mta@mid1"
 START_SECONDS = 60.0
 PHASE_SECONDS = 900.0
 _CONFIG = """\
@@ -44,7 +45,7 @@ port = {port}
 role = "mid"
 database_url = "{mid}"
 port = {mid_port}
-"""
+{sending}"""
 _PEOPLE = """
 insert into recipient (key, external_id, email, email_key, domain, address_problem, first_name, last_name, language,
                        opted_out, fields)
@@ -94,16 +95,25 @@ class Pair:
     mid_account: int
     worker: Process
     web: Process
+    web_port: int
+    key: str = field(repr=False)
+    mta: Process | None = None
     people: int = 0
 
     @classmethod
-    def make(cls, bench: Bench, name: str = "pair") -> Pair:
-        """Make home and databases, join the halves, start both processes."""
+    def make(cls, bench: Bench, name: str = "pair", *, smarthost: str = "", mid_options: str = "") -> Pair:
+        """Make home and databases, join the halves, start both processes; with a ``smarthost`` also an mta that sends there.
+
+        ``mid_options``: settings of PostgreSQL for every connection of the mid's processes, as in ``-c work_mem=1MB``.
+        """
         home = bench.folder / name
         home.mkdir(mode=0o700)
         urls = {role: bench.database(f"{name}_{role}") for role in ("marketing", "mid")}
         ports = _free_ports(2)
-        config = _CONFIG.format(**urls, port=ports[0], mid_port=ports[1])
+        config = _CONFIG.format(
+            marketing=urls["marketing"], mid=_with_options(urls["mid"], mid_options), port=ports[0], mid_port=ports[1],
+            sending=f'transport = "smarthost"\nsmarthost = "{smarthost}"\n' if smarthost else "",
+        )  # fmt: skip
         (home / "midsource.toml").write_text(config, encoding="utf-8")
         marketing, mid = bench.open("marketing", urls["marketing"]), bench.open("mid1", urls["mid"])
         now = bench.clock.now()
@@ -121,13 +131,26 @@ class Pair:
             }
             brands.ensure_defaults(conn, from_name="La Maison d'Été", from_address=SENDER, **links)
             external.add(conn, home, url=f"http://127.0.0.1:{ports[1]}", key=key, now=now)
-            for field in newsletter.person(1).keys() - fields.FIXED.keys():
-                fields.add_field(conn, field, "integer" if field in ("points", "since") else "text")
+            for own in newsletter.person(1).keys() - fields.FIXED.keys():
+                fields.add_field(conn, own, "integer" if own in ("points", "since") else "text")
         web, worker = bench.process(home, WEB), bench.process(home, WORKER)
-        pair = cls(bench, home, marketing, mid, account, worker, web)
+        pair = cls(bench, home, marketing, mid, account, worker, web, ports[1], key)
         for database, process in ((mid, web), (marketing, worker)):
             await_alive(database, process)
+        if smarthost:
+            pair.mta = bench.process(home, MTA)
+            await_alive(mid, pair.mta)
         return pair
+
+    @property
+    def processes(self) -> list[Process]:
+        """All that run."""
+        return [self.worker, self.web, *([self.mta] if self.mta else [])]
+
+    def link_to(self, url: str) -> None:
+        """Let the marketing instance reach its mid by another address."""
+        with self.marketing.transaction() as conn:
+            external.add(conn, self.home, url=url, key=self.key, now=self.bench.clock.now())
 
     def add_people(self, count: int) -> None:
         """Have at least ``count`` people: invented ones of the newsletter, one in twenty of them not to be mailed."""
@@ -240,6 +263,11 @@ def await_alive(database: Database, process: Process) -> None:
             lambda: any(row.name == process.name and row.alive for row in processes.listing(conn)),
             process.name, START_SECONDS, process,
         )  # fmt: skip
+
+
+def _with_options(url: str, options: str) -> str:
+    """Return a database URL (which has a query) that asks for these settings as well."""
+    return f"{url}&options={quote(options)}" if options else url
 
 
 def _free_ports(count: int) -> list[int]:

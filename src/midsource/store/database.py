@@ -75,7 +75,7 @@ class Database:
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": self._application,
                 "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s "
-                f"-c idle_in_transaction_session_timeout={IDLE_SECONDS}s -c timezone=UTC",
+                f"-c idle_in_transaction_session_timeout={IDLE_SECONDS}s -c timezone=UTC {_options(dsn)}",
             },
         )
 
@@ -205,6 +205,11 @@ def _remedy(name: str, said: str) -> str:
             "see `midsource ps --who` for what holds its connections, and raise max_connections or run fewer processes"
         )
     return "check `midsource status`; `midsource up` starts the embedded server, an external one is its operator's"
+
+
+def _options(dsn: str) -> str:
+    """Return the settings that the URL itself asks for; they come last, so they win: a DBA may ask for shorter limits."""
+    return str(psycopg.conninfo.conninfo_to_dict(dsn).get("options") or "")
 
 
 def _first_line(exc: BaseException) -> str:

@@ -78,7 +78,15 @@ class Twice:
     """Forward the request two times and give back the second answer."""
 
 
-Fault: TypeAlias = Pass | Answer | ForwardThenAnswer | CutRequest | CutAnswer | Delay | Twice
+@dataclass(frozen=True, slots=True)
+class CutIfLate:
+    """Forward, and cut where the answer took longer than ``seconds``; ``note`` hears how long each took."""
+
+    seconds: float
+    note: Callable[[float], None]
+
+
+Fault: TypeAlias = CutIfLate | Pass | Answer | ForwardThenAnswer | CutRequest | CutAnswer | Delay | Twice
 
 
 def no_fault(_seen: Seen) -> Fault:
@@ -166,6 +174,13 @@ class FaultProxy:
             case Delay(seconds):
                 time.sleep(seconds)
                 client.sendall(self._forward(request))
+            case CutIfLate(seconds, note):
+                began = time.monotonic()
+                answer = self._forward(request)
+                took = time.monotonic() - began
+                note(took)
+                if took <= seconds:
+                    client.sendall(answer)
             case Twice():
                 self._forward(request)
                 client.sendall(self._forward(request))
