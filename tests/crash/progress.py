@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 from tests.crash.plan import Phase
-from tests.story.home import Home
 
+from midsource.cli.ground import Home
 from midsource.cli.session import serving
 from midsource.config import load
 from midsource.model.delivery import FINAL, DeliveryState

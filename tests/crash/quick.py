@@ -10,9 +10,9 @@ import sys
 import tempfile
 import time
 
-from tests.story.home import COMMAND_SECONDS, Done, Home
-
 from midsource.cli import delivery, launching, main, recipients, running  # noqa: F401 - imported before the fork
+from midsource.cli.ground import COMMAND_SECONDS, Done, Home
+from midsource.model.errors import Failed
 
 LOOK_SECONDS = 0.01
 
@@ -21,7 +21,7 @@ class QuickHome(Home):
     """A home for a process with a single thread: only such a one may be forked."""
 
     def run(self, *words: str, code: int | None = 0, seconds: float = COMMAND_SECONDS) -> Done:
-        """Run the command in a child; fail unless it ends with ``code`` (None: any)."""
+        """Run the command in a child. Raises Failed unless it ends with ``code`` (None: any)."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             child = os.fork()
             if not child:
@@ -30,8 +30,10 @@ class QuickHome(Home):
             out.seek(0)
             err.seek(0)
             said = out.read(), err.read()
-        assert ended is not None, f"{words} did not end in {seconds} s: {said}"
-        assert code is None or ended == code, f"{words} ended with {ended}: {said[0]}{said[1]}"
+        if ended is None:
+            raise Failed(f"{words} did not end in {seconds} s: {said}")
+        if code is not None and ended != code:
+            raise Failed(f"{words} ended with {ended}: {said[0]}{said[1]}")
         return Done(ended, *said)
 
 

@@ -20,9 +20,9 @@ import httpx2
 from tests.crash.plan import Kind, RoundPlan, Strike
 from tests.crash.progress import Eye, Progress
 from tests.crash.strikes import Hit, everything_runs, hit
-from tests.story.accounting import Accounted, account_everybody
-from tests.story.home import Home
 
+from midsource.bench.lab.accounting import Accounted, account_everybody
+from midsource.cli.ground import Home
 from midsource.config import load
 from midsource.mid.transport import pipelining_of
 from midsource.model.delivery import DeliveryState

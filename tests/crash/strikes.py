@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.crash.plan import Kind, Phase, Strike
 from tests.crash.progress import Eye, Progress
-from tests.story.home import Home
 
+from midsource.cli.ground import Home
 from midsource.cli.launching import rows_of
 from midsource.config import load
 from midsource.model.errors import MidsourceError

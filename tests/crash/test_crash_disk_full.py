@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from tests.crash.full_disk import FullDisk, disk, family, ways
 from tests.crash.progress import Eye, Progress
-from tests.story.accounting import account_everybody
-from tests.story.home import Home
 
+from midsource.bench.lab.accounting import account_everybody
+from midsource.cli.ground import Home
 from midsource.model.message import MessageState
 from midsource.supervise.control import ControlClient
 from midsource.supervise.places import HomeFiles

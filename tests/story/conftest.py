@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.story.home import Home
+
+from midsource.cli.ground import Home
 
 _NUMBERS = itertools.count(1)
 

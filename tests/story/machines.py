@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from tests.story.home import COMMAND_SECONDS, PORTS_APART, Done, Home
 
+from midsource.cli.ground import COMMAND_SECONDS, PORTS_APART, Done, Home
 from midsource.cli.setup import free_port
 from midsource.config import load
-from midsource.model.errors import MidsourceError
+from midsource.model.errors import Failed, MidsourceError
 from midsource.supervise.postgres import EmbeddedPostgres
 from midsource.testing.balancer import Balancer
 
@@ -66,12 +65,8 @@ class Machine(Home):
 
     def run(self, *words: str, code: int | None = 0, seconds: float = COMMAND_SECONDS) -> Done:
         """Run the real command on this machine; fail unless it ends with ``code`` (None: any)."""
-        argv = [*_named(self.host), sys.executable, "-m", "midsource", "--home", str(self.path), *words]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
-        )
-        assert code is None or done.returncode == code, f"{words} on {self.host}: {done.stdout}{done.stderr}"
-        return Done(done.returncode, done.stdout, done.stderr)
+        argv = [*_named(self.host), sys.executable, "-P", "-m", "midsource", "--home", str(self.path), *words]
+        return self.ended(words, code, argv, seconds)
 
     def rows(
         self, instance: str, statement: str, params: Sequence[Any] | Mapping[str, Any] = ()
@@ -95,9 +90,9 @@ class Machine(Home):
 
     def end(self) -> None:
         """Stop what runs here; the PostgreSQL is another machine's."""
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+        with contextlib.suppress(Failed):
             self.run("down", code=None)
-        with contextlib.suppress(MidsourceError, KeyError, ValueError, AssertionError):
+        with contextlib.suppress(MidsourceError, KeyError, ValueError):
             os.kill(self.pid("supervisor"), signal.SIGKILL)
 
 

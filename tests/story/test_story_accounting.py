@@ -6,9 +6,9 @@ import smtplib
 
 import httpx2
 import pytest
-from tests.story.accounting import account_everybody
-from tests.story.home import Home
 
+from midsource.bench.lab.accounting import Difference, account_everybody
+from midsource.cli.ground import Home
 from midsource.config import load
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_a_fault_in_a_row_or_a_counter_is_told_by_its_name(home: Home, delivery:
     for told, changes in faults.items():
         for side, statement, fault, _ in changes:
             home.rows(side, statement, (fault,))
-        with pytest.raises(AssertionError, match=told):
+        with pytest.raises(Difference, match=told):
             account_everybody(home, delivery)
         for side, statement, _, undo in changes:
             home.rows(side, statement, (undo,))
@@ -70,5 +70,5 @@ def test_a_second_copy_is_told_by_its_name(home: Home, delivery: int) -> None:
     raw = httpx2.get(f"http://127.0.0.1:{sandbox.http_port}/inbox/{fact['n']}/raw", timeout=30)
     with smtplib.SMTP("127.0.0.1", sandbox.smtp_port, timeout=30) as again:
         again.sendmail("copy@shop.test", [fact["rcpt"]], raw.content)
-    with pytest.raises(AssertionError, match="got two copies and were never uncertain"):
+    with pytest.raises(Difference, match="got two copies and were never uncertain"):
         account_everybody(home, delivery)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from tests.story.home import Done, Home
 
+from midsource.cli.ground import Done, Home
 from midsource.cli.session import embedded
 from midsource.config import FILE_NAME, load
 from midsource.testing.proxy import Answer, FaultProxy, ForwardThenAnswer, Pass

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.story.accounting import account_everybody
-from tests.story.home import Home
+
+from midsource.bench.lab.accounting import account_everybody
+from midsource.cli.ground import Home
 
 pytestmark = pytest.mark.slow
 PEOPLE = 1_500

@@ -9,9 +9,9 @@ import random
 import sys
 
 import pytest
-from tests.story.accounting import Accounted, account_everybody
-from tests.story.home import Home
 
+from midsource.bench.lab.accounting import Accounted, account_everybody
+from midsource.cli.ground import Home
 from midsource.marketing import sample
 from midsource.model.message import MessageState
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.story.accounting import account_everybody
-from tests.story.home import Home
 
+from midsource.bench.lab.accounting import account_everybody
+from midsource.cli.ground import Home
 from midsource.config import load
 from midsource.model.message import MessageState
 from midsource.testing.proxy import CutRequest, Fault, FaultProxy, Pass, Seen

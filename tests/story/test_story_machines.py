@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.story.accounting import account_everybody
 from tests.story.machines import KINDS, Machine, TwoMachines, two_machines
 
+from midsource.bench.lab.accounting import account_everybody
 from midsource.model.message import MessageState
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.story.home import Home
 
+from midsource.cli.ground import Home
 from midsource.config import load
 from midsource.model.metrics import of_role
 from midsource.security import access

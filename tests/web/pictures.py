@@ -19,9 +19,9 @@ from collections import Counter
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
-from tests.story.home import Home
 from tests.web.console_window import ARGUMENTS, BROWSERS
 
+from midsource.cli.ground import Home
 from midsource.config import load
 from midsource.security import access
 

@@ -26,7 +26,7 @@ from midsource.cli.session import embedded, serving
 from midsource.cli.setup import free_port
 from midsource.config import load
 from midsource.model.delivery import FINAL, DeliveryState
-from midsource.model.errors import MidsourceError
+from midsource.model.errors import Failed, MidsourceError
 from midsource.model.message import MessageState
 from midsource.supervise.control import ControlClient
 from midsource.supervise.places import HomeFiles
@@ -35,6 +35,7 @@ from midsource.supervise.state import State
 COMMAND_SECONDS = 120
 PORTS_APART = 20
 """Ports between the first candidates of two test runs that start at the same time (by pid): each needs four."""
+LOOK_AT_LOGS = "see `midsource logs NAME` of that home"
 OPEN = (MessageState.PENDING, MessageState.DEFERRED)
 
 
@@ -54,12 +55,11 @@ class Done:
 
     @property
     def sentence(self) -> str:
-        """The one line of failure, which must be the last thing said; everything else is progress."""
+        """The one sentence of failure. Raises Failed where it is not exactly one, or not the last thing that was said."""
         lines = self.err.strip().splitlines()
         told = [line for line in lines if line.startswith("midsource: ")]
-        assert len(told) == 1, f"not one sentence of failure: {self.err!r}"
-        assert lines[-1] == told[0], f"something was said after the failure: {self.err!r}"
-        assert "Traceback" not in self.err
+        if len(told) != 1 or lines[-1] != told[0] or "Traceback" in self.err:
+            raise Failed(f"not one sentence at the end of what was said: {self.err!r}")
         return told[0]
 
 
@@ -71,14 +71,24 @@ class Home:
         self.port = free_port(20_000 + os.getpid() % 500 * PORTS_APART)
 
     def run(self, *words: str, code: int | None = 0, seconds: float = COMMAND_SECONDS) -> Done:
-        """Run the real command; fail unless it ends with ``code`` (None: any)."""
-        argv = [sys.executable, "-m", "midsource", "--home", str(self.path), *words]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+        """Run the real command. Raises Failed unless it ends with ``code`` (None: any)."""
+        return self.ended(
+            words, code, [sys.executable, "-P", "-m", "midsource", "--home", str(self.path), *words], seconds
         )
-        assert code is None or done.returncode == code, (
-            f"{words} ended with {done.returncode}: {done.stdout}{done.stderr}"
-        )
+
+    @staticmethod
+    def ended(words: Sequence[str], code: int | None, argv: Sequence[str], seconds: float) -> Done:
+        """Run ``argv`` to its end. Raises Failed where that takes too long, or where it does not end with ``code``."""
+        try:
+            done = subprocess.run(
+                argv, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise Failed(f"`midsource {' '.join(words)}` did not end in {seconds:.0f} s", LOOK_AT_LOGS) from exc
+        if code is not None and done.returncode != code:
+            raise Failed(
+                f"`midsource {' '.join(words)}` ended with {done.returncode}: {done.stdout}{done.stderr}", LOOK_AT_LOGS
+            )
         return Done(done.returncode, done.stdout, done.stderr)
 
     def json(self, *words: str, code: int | None = 0, seconds: float = COMMAND_SECONDS) -> dict[str, Any]:
@@ -122,7 +132,8 @@ class Home:
                 trouble = ""
             except (psycopg.Error, MidsourceError) as exc:
                 trouble = f" ({exc})"
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}{trouble}"
+            if time.monotonic() >= deadline:
+                raise Failed(f"not within {seconds} s: {what}{trouble}", LOOK_AT_LOGS)
             time.sleep(0.05)
 
     def rows(
@@ -150,7 +161,8 @@ class Home:
         lines = [f"{name}-{n},{address},First{n},fr" for n, address in enumerate(addresses)]
         file.write_text("\n".join(["external_id,email,first_name,language", *lines]) + "\n", encoding="utf-8")
         answer = self.json("recipients", "import", str(file), "--list", name)
-        assert (answer["stored"], answer["rejected"]) == (len(addresses), 0)
+        if (answer["stored"], answer["rejected"]) != (len(addresses), 0):
+            raise Failed(f"of {len(addresses)} people were stored: {answer}", LOOK_AT_LOGS)
 
     def delivery(
         self, list_name: str, *, account: str = "defaultEmailMid", uncertain: str = "hold", **changes: str
@@ -184,7 +196,7 @@ class Home:
 
     def end(self) -> None:
         """Stop every process of this home, whatever state it is in, and remove it."""
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+        with contextlib.suppress(Failed):
             self.run("down", code=None)
         with contextlib.suppress(MidsourceError, KeyError, ValueError):
             os.kill(self.pid("supervisor"), signal.SIGKILL)
