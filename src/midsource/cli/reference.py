@@ -26,8 +26,11 @@ import typer
 import midsource
 from midsource.cli import main as command_line
 from midsource.config import InstanceConfig, PostgresConfig, SandboxConfig
+from midsource.doctor.checks import CHECKS
+from midsource.doctor.look import UNREACHABLE
 from midsource.model import delivery, message, workflow
 from midsource.model.errors import MidsourceError
+from midsource.model.finding import CLEAN_LOOKS, FAILED
 from midsource.model.metrics import METRICS
 from midsource.store.options import OptionTable
 from midsource.web.option_tables import table_of
@@ -56,6 +59,16 @@ METRIC_RULES = (
     "`GET /metrics` of the web process of each instance, as Prometheus text. It wants the header `Authorization: Bearer KEY`: an "
     "API key with the scope `metrics`, or the home's `keys/console.token`. What is read from the database is kept for five seconds. See "
     "[observability](../operator-guide.md#observability).\n"
+)
+CHECK_RULES = (
+    "`midsource doctor` runs them at once, the technical workflow `doctor` every five minutes on each instance. A *finding* is what a check sees "
+    "about one subject; it opens, changes and closes by itself, after {looks} clean looks in a row. `--only` takes a check or a family (`pointer`). "
+    "Severity: the worst it says. F numbers are those of known failures of the reference system. See "
+    "[the operator guide](../operator-guide.md#doctor).\n"
+)
+CHECK_MORE = (
+    "Two findings come from no check: `{failed}` (a check could not look; its findings stay as they are) and `{unreachable}` (the instance's "
+    "database does not answer; only the command can say that).\n"
 )
 LEFT_OUT = ("midsource.testing", "midsource.store.migrations", "midsource.__main__")
 """Modules that hold no error of the product, or that run when they are imported."""
@@ -312,6 +325,28 @@ def metrics_page() -> str:
     ])  # fmt: skip
 
 
+def checks_page() -> str:
+    """Return every check of the doctor."""
+    rows = [
+        (
+            f"`{check.name}`",
+            " and ".join(check.roles),
+            str(check.worst),
+            ", ".join(check.answers),
+            "hourly" if check.every_seconds else "each look",
+            check.looks_at,
+            check.remedy,
+        )
+        for check in CHECKS
+    ]
+    return _page([
+        "# Checks of the doctor\n",
+        CHECK_RULES.format(looks=CLEAN_LOOKS),
+        table(("check", "instances", "severity", "answers", "looks", "what it looks at", "remedy"), rows),
+        CHECK_MORE.format(failed=FAILED, unreachable=UNREACHABLE),
+    ])  # fmt: skip
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "options.md": options_page,
@@ -319,6 +354,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "states.md": states_page,
     "metrics.md": metrics_page,
+    "checks.md": checks_page,
 }
 
 

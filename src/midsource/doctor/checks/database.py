@@ -1,0 +1,201 @@
+"""Checks of the instance's database: bloat, statistics, long transactions, locks, connections, ids, clock, partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from midsource.doctor.check import BOTH, HOURLY_SECONDS, Check
+from midsource.doctor.facts import Facts
+from midsource.model.finding import Seen, Severity, age
+from midsource.model.ids import Month
+from midsource.store.database import Connection
+from midsource.store.migrate import DAYS_AHEAD, MONTHS_AHEAD
+
+SHOWN = 20
+DEAD_LEAST = 50_000
+DEAD_SHARE = 0.2
+"""Autovacuum's own threshold; twice that and it does not keep up."""
+CHANGED_LEAST = 100_000
+WRITES_FOR = timedelta(seconds=30)
+"""A write transaction on a mid delays the batch it is in; design 5 names this limit."""
+ANY_FOR = timedelta(minutes=5)
+LOCKED_FOR = timedelta(seconds=30)
+USED_WARNING, USED_ERROR = 0.8, 0.9
+IDS_WARNING, IDS_ERROR = 0.5, 0.8
+XID_WARNING, XID_ERROR = 500_000_000, 1_000_000_000
+"""Autovacuum freezes from 200 million on; at 2 147 million the server refuses to write."""
+SKEW = timedelta(seconds=30)
+
+
+def bloat(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """Tables with more than 50 000 dead rows that are over 40 % of the living, by the server's own counters."""
+    rows = conn.execute(
+        "select relname, n_dead_tup, n_live_tup, pg_total_relation_size(relid), last_autovacuum, last_vacuum from pg_stat_user_tables "
+        "where schemaname = 'public' and n_dead_tup > %s and n_dead_tup > %s * greatest(n_live_tup, 1) order by n_dead_tup desc limit %s",
+        (DEAD_LEAST, 2 * DEAD_SHARE, SHOWN),
+    ).fetchall()
+    for table, dead, live, size, auto, by_hand in rows:
+        last = max((at for at in (auto, by_hand) if at is not None), default=None)
+        when = f"last vacuumed {last:%Y-%m-%d %H:%MZ}" if last else "never vacuumed"
+        yield Seen(
+            Severity.WARNING,
+            evidence=f"{table}: {dead} dead rows beside {live} living, {size / 1e6:.0f} MB, {when}.",
+            cause="It changes faster than autovacuum cleans, or a long transaction keeps it from cleaning.",
+            remedy="`midsource maintenance vacuum`; see `database.transactions` for who holds an old snapshot.",
+            subject=table,
+            healable=True,
+        )
+
+
+def statistics(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """Large tables that were never analysed, or changed by more than half since: the planner works with wrong numbers."""
+    rows = conn.execute(
+        "select relname, n_live_tup, n_mod_since_analyze, greatest(last_analyze, last_autoanalyze) from pg_stat_user_tables "
+        "where schemaname = 'public' and n_mod_since_analyze > %s and n_mod_since_analyze > 0.5 * n_live_tup order by 3 desc limit %s",
+        (CHANGED_LEAST, SHOWN),
+    ).fetchall()
+    for table, live, changed, analysed in rows:
+        never = analysed is None
+        yield Seen(
+            Severity.INFO,
+            evidence=f"{table}: {changed} of {live} rows changed since " + ("it was made; it was never analysed." if never else f"it was analysed {analysed:%Y-%m-%d %H:%MZ}."),
+            cause="Autovacuum has not come to it yet, or is switched off.",
+            remedy="`midsource maintenance status`; the doctor analyses it where it may.",
+            subject=table,
+            healable=True,
+        )  # fmt: skip
+
+
+def transactions(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Transactions open too long in this database: on a mid, one that writes for 30 s; any for five minutes."""
+    rows = conn.execute(
+        "select pid, application_name, state, xact_start, backend_xid is not null, left(query, 80), backend_type from pg_stat_activity "
+        "where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null and backend_type = 'client backend' "
+        "and xact_start < clock_timestamp() - %s::interval order by xact_start limit %s",
+        (WRITES_FOR, SHOWN),
+    ).fetchall()
+    for pid, application, state, since, writes, query, _ in rows:
+        long = now - since > ANY_FOR
+        if not long and not (writes and facts.instance.role == "mid"):
+            continue
+        yield Seen(
+            Severity.WARNING,
+            evidence=f"Server process {pid} ({application or 'no name'}) has a transaction open for {age(now - since)}, {state}{', it writes' if writes else ''}: {query}",
+            cause="Nothing deleted since it began can be cleaned, and what it wrote delays who waits for it.",
+            remedy=f"Find who that is; `select pg_terminate_backend({pid})` ends it. Ours end by themselves after a minute of silence.",
+            subject=f"{application or 'unnamed'} {pid}",
+        )
+
+
+def locks(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Statements that wait for a lock for more than 30 s, and who holds it."""
+    rows = conn.execute(
+        "select pid, application_name, query_start, pg_blocking_pids(pid), left(query, 80) from pg_stat_activity where datname = current_database() "
+        "and wait_event_type = 'Lock' and query_start < clock_timestamp() - %s::interval order by query_start limit %s",
+        (LOCKED_FOR, SHOWN),
+    ).fetchall()
+    for pid, application, since, holders, query in rows:
+        yield Seen(
+            Severity.WARNING,
+            evidence=f"{application or 'A session'} ({pid}) waits {age(now - since)} for a lock of {', '.join(map(str, holders)) or 'somebody'}: {query}",
+            cause="Another transaction holds the rows or the table: maintenance by hand, a forgotten psql, a migration.",
+            remedy="`midsource ps --who`; end the one that holds it.",
+            subject=f"{application or 'unnamed'} {pid}",
+        )
+
+
+def connections(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """Connections of the whole server against what it allows: 80 % is a warning, 90 % an error."""
+    row = conn.execute(
+        "select (select count(*) from pg_stat_activity where backend_type = 'client backend'), current_setting('max_connections')::int - "
+        "current_setting('superuser_reserved_connections')::int - coalesce(current_setting('reserved_connections', true), '0')::int"
+    ).fetchone()
+    assert row is not None
+    used, allowed = row
+    if used >= USED_WARNING * allowed:
+        yield Seen(
+            Severity.ERROR if used >= USED_ERROR * allowed else Severity.WARNING,
+            evidence=f"{used} of {allowed} connections of the server are used.",
+            cause="More processes than it was made for, or others use the same server. Without one a beat is missed and a page waits.",
+            remedy="`midsource ps --who` says who holds them; raise max_connections or run fewer processes.",
+        )
+
+
+def ids(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """Sequences that have used half of their numbers, and how far the server's transaction ids are from being frozen."""
+    rows = conn.execute(
+        "select sequencename, last_value, max_value from pg_sequences where schemaname = 'public' and not cycle and last_value is not null "
+        "and last_value > %s * max_value order by last_value::float8 / max_value desc limit %s",
+        (IDS_WARNING, SHOWN),
+    ).fetchall()
+    for name, last, most in rows:
+        yield Seen(
+            Severity.ERROR if last > IDS_ERROR * most else Severity.WARNING,
+            evidence=f"The sequence {name} stands at {last} of {most}.",
+            cause="When it is used up, every insert into its table fails.",
+            remedy="Plan its change to bigint now; report it: ours are bigint.",
+            subject=name,
+        )
+    row = conn.execute("select age(datfrozenxid) from pg_database where datname = current_database()").fetchone()
+    old = row[0] if row else 0
+    if old > XID_WARNING:
+        yield Seen(
+            Severity.ERROR if old > XID_ERROR else Severity.WARNING,
+            evidence=f"The oldest transaction id of this database is {old} transactions old; at 2 147 000 000 the server stops writing.",
+            cause="Vacuum cannot freeze: a long transaction, a replication slot or a prepared transaction holds it, or autovacuum is off.",
+            remedy="See `database.transactions`; then `vacuumdb --freeze` of this database in a quiet hour.",
+            subject="transaction ids",
+        )
+
+
+def clock(conn: Connection, facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """The clock of the database server more than 30 s apart from this machine's."""
+    row = conn.execute("select clock_timestamp()").fetchone()
+    assert row is not None
+    skew = row[0] - facts.clock.now()
+    if abs(skew) > SKEW:
+        direction = "ahead of" if skew > timedelta(0) else "behind"
+        yield Seen(
+            Severity.WARNING,
+            evidence=f"The database's clock is {age(abs(skew))} {direction} this machine's.",
+            cause="One of the two keeps no time by NTP. Leases and beats go by the database's clock, ticks by the worker's.",
+            remedy="`timedatectl` on both machines; synchronise both to the same source.",
+        )
+
+
+def partitions(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Partitions that should be there ahead of time: this month and two more, on a mid the next three days. This month's or today's missing is critical."""
+    wanted: list[tuple[str, bool]] = []
+    month = Month.of(now)
+    for ahead in range(MONTHS_AHEAD + 1):
+        wanted.append((f"{'message' if facts.instance.role == 'mid' else 'broad_log'}_{month}", ahead == 0))
+        month = month.next()
+    if facts.instance.role == "mid":
+        wanted += [(f"outcome_{now + timedelta(days=ahead):%Y%m%d}", ahead == 0) for ahead in range(DAYS_AHEAD + 1)]
+    rows = conn.execute(
+        "select n from unnest(%s::text[]) n where to_regclass(n) is null", ([name for name, _ in wanted],)
+    )
+    absent = {name for (name,) in rows.fetchall()}
+    if absent:
+        needed_now = [name for name, now_needed in wanted if now_needed and name in absent]
+        yield Seen(
+            Severity.CRITICAL if needed_now else Severity.WARNING,
+            evidence=f"Missing: {', '.join(sorted(absent))}.",
+            cause="The worker that leads makes them every ten minutes: none leads, or it may not create tables. "
+            + ("Rows of today cannot be written." if needed_now else "Nothing fails yet."),
+            remedy="`midsource doctor --heal --only database.partitions` makes them; see that a worker lives.",
+            healable=True,
+        )
+
+
+CHECKS = (
+    Check("database.bloat", bloat, BOTH, Severity.WARNING, ("F01", "F131"), "Vacuum it; find who holds an old snapshot.", HOURLY_SECONDS),
+    Check("database.statistics", statistics, BOTH, Severity.INFO, ("F117", "F131"), "Analyse it.", HOURLY_SECONDS),
+    Check("database.transactions", transactions, BOTH, Severity.WARNING, ("F01", "F43", "F131"), "Find and end the transaction."),
+    Check("database.locks", locks, BOTH, Severity.WARNING, ("F43", "F95"), "End whoever holds the lock."),
+    Check("database.connections", connections, BOTH, Severity.ERROR, ("F08", "F126"), "Run fewer processes, or allow more connections."),
+    Check("database.ids", ids, BOTH, Severity.ERROR, ("F14", "F44", "F110", "F111", "F125"), "Plan the change now.", HOURLY_SECONDS),
+    Check("database.clock", clock, BOTH, Severity.WARNING, ("F22",), "Synchronise both machines by NTP."),
+    Check("database.partitions", partitions, BOTH, Severity.CRITICAL, ("F115", "F123"), "Let the doctor make them."),
+)  # fmt: skip

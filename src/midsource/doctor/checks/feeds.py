@@ -1,0 +1,99 @@
+"""Checks of a mid's feed: what is not numbered, not folded, not asked for, not acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from midsource.doctor.check import MID, Check
+from midsource.doctor.facts import Facts
+from midsource.model.finding import Seen, Severity, age
+from midsource.store.database import Connection
+
+UNNUMBERED_FOR = timedelta(minutes=10)
+UNFOLDED_MANY = 20_000
+"""Totals are read with what is not folded; 20 000 tallies make that slow, and a turn folds 500."""
+UNASKED = {"deliveries": timedelta(minutes=40), "logs": timedelta(hours=3, minutes=30)}
+"""More than three periods of the workflow that asks, and a run."""
+UNACKNOWLEDGED_FOR = timedelta(days=3)
+KEPT = timedelta(days=60)
+"""What is never pulled is kept so long."""
+
+
+def unnumbered(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Feed batches that got no number for ten minutes: nobody asks for any feed."""
+    row = conn.execute(
+        "select count(*), min(created_at) from (select created_at from feed_batch where seq is null order by id limit 10000) x"
+    ).fetchone()
+    if row is not None and row[0] and now - row[1] > UNNUMBERED_FOR:
+        yield Seen(
+            Severity.WARNING,
+            evidence=f"{row[0]} batches of results wait for a number, the oldest for {age(now - row[1])}.",
+            cause="Whoever serves the feed gives numbers, and no marketing instance asks, or the web process does not live.",
+            remedy="On the marketing side: `midsource account test`, `midsource workflow list`. Here: `midsource ps`.",
+            healable=True,
+        )
+
+
+def unfolded(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """More than 20 000 tallies that are not folded into the totals."""
+    row = conn.execute("select count(*) from (select 1 from feed_batch where not folded limit 100000) x").fetchone()
+    if row is not None and row[0] > UNFOLDED_MANY:
+        yield Seen(
+            Severity.WARNING,
+            evidence=f"{row[0]} tallies are not folded into the totals.",
+            cause="Folding goes with serving the feed, and nobody asks for it; every look at counters adds them up.",
+            remedy="`midsource doctor --heal --only feed.unfolded` folds them.",
+            healable=True,
+        )
+
+
+def unasked(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Active accounts that have asked before and have not asked for a feed for longer than three periods of its workflow, while results wait."""
+    rows = conn.execute(
+        "select a.name, k.stream, k.asked_at, (select count(*) from (select 1 from feed_batch b where b.account_id = a.id "
+        "and (b.seq is null or b.seq > k.seq) limit 10000) x) from account a join feed_ack k on k.account_id = a.id where a.active order by 1, 2 limit 200"
+    ).fetchall()
+    for account, stream, asked, waiting in rows:
+        silent = now - asked
+        if waiting and silent > UNASKED[stream]:
+            yield Seen(
+                Severity.ERROR,
+                evidence=f"{account} last asked for its {stream} {age(silent)} ago; {waiting} batches wait.",
+                cause="Its technical workflow does not run, or its link to this mid is cut: its figures and log stand still.",
+                remedy="On the marketing side: `midsource workflow list`, then `midsource account test`. Nothing is lost: unpulled results are kept.",
+                subject=f"{account} {stream}",
+            )
+
+
+def unacknowledged(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Results that an account has not acknowledged for three days, with their size on disk; they are kept for 60 days."""
+    rows = conn.execute(
+        "select a.name, (select min(b.created_at) from feed_batch b where b.account_id = a.id and (b.seq is null or b.seq > coalesce(k.seq, 0))) as oldest "
+        "from account a left join feed_ack k on k.account_id = a.id and k.stream = 'logs' order by 1 limit 200"
+    ).fetchall()
+    for account, oldest in rows:
+        if oldest is None or now - oldest <= UNACKNOWLEDGED_FOR:
+            continue
+        row = conn.execute(
+            "select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_inherits i join pg_class c on c.oid = i.inhrelid "
+            "where i.inhparent = 'outcome'::regclass and right(c.relname, 8) >= %s",
+            (f"{oldest:%Y%m%d}",),
+        ).fetchone()
+        held = row[0] if row else 0
+        late = now - oldest > KEPT * 0.75
+        yield Seen(
+            Severity.ERROR if late else Severity.WARNING,
+            evidence=f"{account} has not acknowledged results of {age(now - oldest)} ago; the days since then take {held / 1e6:.0f} MB.",
+            cause="It does not read, reads slowly, or was removed without being switched off here.",
+            remedy="On the marketing side: `midsource option list` shows where its pointer stands. An account that is gone: switch it off.",
+            subject=account,
+        )
+
+
+CHECKS = (
+    Check("feed.unnumbered", unnumbered, MID, Severity.WARNING, ("F32", "F33"), "See that the marketing side reads."),
+    Check("feed.unfolded", unfolded, MID, Severity.WARNING, ("F131",), "Let the doctor fold them."),
+    Check("feed.unasked", unasked, MID, Severity.ERROR, ("F31", "F32", "F33"), "Start the sync workflows on the marketing side."),
+    Check("feed.unacknowledged", unacknowledged, MID, Severity.ERROR, ("F30", "F33"), "See that the marketing side reads; switch off what is gone."),
+)  # fmt: skip

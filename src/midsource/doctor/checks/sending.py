@@ -1,0 +1,183 @@
+"""Checks of a mid's sending: deliveries stuck, leases, batches that wait, journals, outcomes set aside, transport, keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from midsource.doctor.check import MID, Check
+from midsource.doctor.facts import Facts
+from midsource.mid import replay
+from midsource.mid.aside import FIRST_WAIT_SECONDS
+from midsource.model.delivery import DeliveryState as S
+from midsource.model.finding import Seen, Severity, age
+from midsource.model.ids import first_of_last_month
+from midsource.store.database import Connection
+
+SHOWN = 50
+PATIENCE: Mapping[S, timedelta] = MappingProxyType({
+    S.MESSAGE_FINALISED: timedelta(hours=6),
+    S.START_PENDING: timedelta(minutes=10),
+    S.PAUSE_REQUESTED: timedelta(minutes=10),
+    S.PAUSING: timedelta(minutes=10),
+})  # fmt: skip
+"""*Message finalised* on a mid: parts arrive, and finalise does not."""
+EXPIRED_FOR = timedelta(minutes=5)
+"""A lease past its end is looked at every 10 s; a lost machine's is judged after 120 s and one lease (mid/recovery.py)."""
+READY_FOR = timedelta(minutes=30)
+"""A batch may wait long for its turn at a slow destination; half an hour without any lease there is not that."""
+ORPHAN_FOR = timedelta(minutes=2)
+"""The next mta process on the machine replays a journal within 10 s."""
+OVER_VALIDITY = timedelta(minutes=30)
+
+
+def stuck(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Deliveries of a mid that stay longer than they may: 6 hours without finalise, 10 minutes start pending or pausing, half an hour past their validity."""
+    for number, account, state, received, started, valid_until, batches in conn.execute(
+        "select d.id, a.name, d.state, d.received_at, d.started_at, d.valid_until, (select count(*) from (select 1 from dispatch_batch b "
+        "where b.account_id = d.account_id and b.delivery_id = d.id limit 100) x) from delivery d join account a on a.id = d.account_id "
+        "where d.finished_at is null and d.state = any(%s) order by 1 limit %s",
+        ([*map(int, PATIENCE), int(S.IN_PROGRESS), int(S.RETRY)], 20 * SHOWN),
+    ).fetchall():
+        about = f"Delivery {number} of {account}"
+        since = now - (started or received)
+        if S(state) in PATIENCE and since > PATIENCE[S(state)]:
+            finalise = S(state) is S.MESSAGE_FINALISED
+            yield Seen(
+                Severity.INFO if finalise else Severity.ERROR,
+                evidence=f"{about} has been {S(state).label} for {age(since)}; {batches} dispatch batches wait.",
+                cause="Its parts came, its finalise did not: the marketing side stopped the hand-over." if finalise else "No mta process takes its messages.",
+                remedy="On the marketing side: `midsource delivery show " + f"{number}`." if finalise else "`midsource ps`: an mta process must live.",
+                subject=f"{account} {number}",
+            )  # fmt: skip
+        elif valid_until is not None and now - valid_until > OVER_VALIDITY:
+            yield Seen(
+                Severity.WARNING,
+                evidence=f"{about} is past its validity since {age(now - valid_until)} and is still {S(state).label}; {batches} batches wait.",
+                cause="Messages past their validity are cancelled when their turn comes; nobody gives them one, or some are uncertain and held.",
+                remedy="`midsource ps`: an mta process must live. Uncertain messages are named by `midsource delivery explain` on the marketing side.",
+                subject=f"{account} {number}",
+            )
+
+
+def leases(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Leases of dispatch batches that ended five minutes ago and were taken back by nobody."""
+    rows = conn.execute(
+        "select owner, count(*), min(expires_at), sum(cardinality(ids)) from dispatch_batch where expires_at < clock_timestamp() - %s "
+        "group by 1 order by 3 limit %s",
+        (EXPIRED_FOR, SHOWN),
+    ).fetchall()
+    for owner, count, oldest, messages in rows:
+        yield Seen(
+            Severity.ERROR,
+            evidence=f"{count} leases of {owner} ended {age(now - oldest)} ago; {messages} messages are in them.",
+            cause="Its process or machine is gone, and no other mta process lives to judge what it had begun.",
+            remedy="Start one: `midsource start mta@NAME`. On the machine that was lost its own journal knows best what was sent.",
+            subject=str(owner),
+            healable=True,
+        )
+
+
+def waiting(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Dispatch batches that are due for half an hour, of deliveries that are sent, at destinations where nothing is leased."""
+    row = conn.execute(
+        "select count(*), min(b.ready_at), count(distinct b.destination), (array_agg(distinct b.destination))[1:3] from dispatch_batch b "
+        "join delivery d on d.account_id = b.account_id and d.id = b.delivery_id and d.state in (51, 55, 62) where b.owner is null and b.ready_at < %s "
+        "and not exists (select from dispatch_batch l where l.owner is not null and l.destination = b.destination)",
+        (now - READY_FOR,),
+    ).fetchone()
+    if row is not None and row[0]:
+        yield Seen(
+            Severity.ERROR,
+            evidence=f"Batches that are due since {age(now - row[1])}: {row[0]}, at {row[2]} destinations ({', '.join(row[3])} …), where nobody holds a lease.",
+            cause="No mta process lives, or those destinations take no connections and rest.",
+            remedy="`midsource ps`; `midsource logs mta@NAME --grep` the destination says what it answers.",
+        )
+
+
+def journals(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:  # noqa: ARG001 - files, and the age of files
+    """Journals of mta processes on this machine that no living process holds, two minutes after their last write."""
+    found = []
+    for folder in replay.folders(facts.journals):
+        try:
+            still = time.time() - max(
+                (file.stat().st_mtime for file in folder.glob("*.log")), default=folder.stat().st_mtime
+            )
+            size = sum(file.stat().st_size for file in folder.glob("*.log"))
+        except OSError:  # settled and removed meanwhile
+            continue
+        if still > ORPHAN_FOR.total_seconds() and not replay.held_by_the_living(folder):
+            found.append((folder.name, still, size))
+    for name, still, size in found[:SHOWN]:
+        yield Seen(
+            Severity.ERROR,
+            evidence=f"The journal of {name} ({size} bytes) was last written {age(timedelta(seconds=still))} ago and nobody holds it.",
+            cause="Its process is gone and no mta process of this machine has replayed it: what it sent is not recorded yet.",
+            remedy=f"`midsource start mta@{facts.instance.name}` replays it within 10 s, or `midsource doctor --heal --only journal.pending`.",
+            subject=name,
+            healable=True,
+        )  # fmt: skip
+
+
+def aside(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Outcomes that the database refused and that are kept apart, tried again and again."""
+    row = conn.execute(
+        "select count(*), max(tries), (array_agg(why order by number desc))[1], min(delivery_id), min(try_at) from outcome_aside"
+    ).fetchone()
+    if row is None or not row[0]:
+        return
+    overdue = now - row[4] > timedelta(seconds=10 * FIRST_WAIT_SECONDS)
+    yield Seen(
+        Severity.ERROR if overdue else Severity.WARNING,
+        evidence=f"{row[0]} outcomes are set aside, tried up to {row[1]} times; the first is of delivery {row[3]}.",
+        cause=f"The database refuses them: {row[2]}",
+        remedy="What was sent is known and kept. Mend what it names (a missing partition, a full disk); they are tried again by themselves.",
+    )
+
+
+def transport(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
+    """A mid whose transport is the sandbox while it is given mail to domains of the real world."""
+    if facts.instance.transport != "sandbox":
+        return
+    row = conn.execute(
+        "select count(distinct domain), (array_agg(distinct domain))[1:3] from message_total where delivery_id >= %s "
+        "and domain !~ '(^|\\.)(test|example|invalid|localhost)$' and domain !~ '(^|\\.)example\\.(com|net|org)$'",
+        (first_of_last_month(now),),
+    ).fetchone()
+    if row is not None and row[0]:
+        yield Seen(
+            Severity.INFO,
+            evidence=f"This mid sends into the sandbox, and has mail for {row[0]} real domains ({', '.join(row[1])} …).",
+            cause="instances.NAME.transport is sandbox, as it is until somebody says otherwise. Nobody outside gets anything.",
+            remedy=f"When it is meant to send: set transport to smarthost or mx in midsource.toml, and restart mta@{facts.instance.name}.",
+        )
+
+
+def dkim(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """Sender domains of the last two months' deliveries without a DKIM key."""
+    rows = conn.execute(
+        "select split_part(d.spec ->> 'from_address', '@', 2) as domain, count(*) from delivery d where d.id >= %s group by 1 "
+        "having not exists (select from dkim_key k where k.domain = lower(split_part(min(d.spec ->> 'from_address'), '@', 2))) order by 2 desc limit %s",
+        (first_of_last_month(now), SHOWN),
+    ).fetchall()
+    for domain, count in rows:
+        yield Seen(
+            Severity.INFO,
+            evidence=f"{count} deliveries are from {domain}, which has no DKIM key here.",
+            cause="Their mail goes out without a signature; large providers reject or file it as spam.",
+            remedy="See *Going live* in the operator guide: make a key, publish its record, store it on the mid.",
+            subject=str(domain),
+        )
+
+
+CHECKS = (
+    Check("sending.stuck", stuck, MID, Severity.ERROR, ("F13", "F78", "F91"), "See that mta processes live."),
+    Check("lease.expired", leases, MID, Severity.ERROR, ("F91", "F104"), "Start an mta process; it takes them back."),
+    Check("sending.waiting", waiting, MID, Severity.ERROR, ("F78", "F79", "F80"), "See that mta processes live; read what the destination answers."),
+    Check("journal.pending", journals, MID, Severity.ERROR, ("F91", "F104"), "Start an mta process on this machine; it replays them."),
+    Check("outcome.aside", aside, MID, Severity.ERROR, ("F17", "F52", "F105"), "Mend what the database names."),
+    Check("sending.sandbox", transport, MID, Severity.INFO, ("F78",), "Change the transport when it is meant to send."),
+    Check("sending.unsigned", dkim, MID, Severity.INFO, ("F74", "F96"), "Store a DKIM key for the domain."),
+)  # fmt: skip

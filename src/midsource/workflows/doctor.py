@@ -1,0 +1,55 @@
+"""Doctor: every five minutes it looks for what is wrong, late or absent, on each instance.
+
+*Reads* whatever the checks of this role look at (docs/reference/checks.md): tables, the server's own views, the disk, and a
+hello of every mid. *Writes* `finding` (opened, changed, closed), `doctor_look`, and with each change its `notification`.
+
+*Bounds*: each check has its own statement time limit (5 s as a rule) in a read-only transaction of its own; after 40 s the
+checks not begun wait for the next run, and come first in it. A hello takes at most 5 s.
+
+*When it fails*: a check that cannot look is itself a finding and stops no other; its findings stay as they are. A run that
+fails as a whole (no database) is tried again with back-off. `midsource doctor` looks at once, without any worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from midsource import config as configuration
+from midsource.doctor import book, look
+from midsource.engine.work import Context, Report
+
+NAME = "doctor"
+LABEL = "Doctor (findings)"
+SCHEDULE = "every 5 minutes"
+ROLES = ("marketing", "mid")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What may be set for it. ``only``: a check or a family of checks; empty: all."""
+
+    only: str = ""
+
+
+def run_once(context: Context, settings: Settings | None = None) -> Report:
+    """Do one slice: one look, written down."""
+    chosen = settings or Settings()
+    config = configuration.load(context.home)
+    instance = config.instance(context.instance)
+    checks = look.of_role(instance.role)
+    if chosen.only:
+        checks = tuple(check for check in checks if check in look.named(chosen.only))
+    with context.database.connection() as conn:
+        due = look.due(conn, checks, context.clock.now())
+    looked = look.at(config, instance, context.database, context.clock, due, context.beat)
+    with context.database.transaction() as conn:
+        standing = book.record(conn, looked, context.clock.now())
+        book.forget(conn, context.clock.now())
+    open_now = book.above_info(standing, context.clock.now())
+    if open_now:
+        worst = open_now[0].finding
+        context.say(
+            "warning",
+            f"{len(open_now)} findings above info; the worst: {worst.check} {worst.subject}: {worst.evidence}",
+        )
+    return Report(rows_read=looked.checked, rows_written=len(looked.findings), note=f"{looked.checked} checks")

@@ -1,0 +1,184 @@
+"""Each check of a mid's sending and feed: silent where all is well, and seeing what it is there to see."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from midsource.doctor.checks import CHECKS
+from midsource.mid.journal import Journal
+from midsource.model.finding import Severity
+from midsource.model.ids import delivery_id
+
+from .conftest import CLOCK, Patient
+
+
+def twin(mid: Patient, serial: int = 1, *, state: int = 55, domain: str = "shop.test", **columns: object) -> int:
+    """Insert a delivery on the mid; return its id."""
+    number = delivery_id(CLOCK.now(), serial)
+    values = {
+        "account_id": 1, "id": number, "label": "d", "state": state, "spec": json.dumps({"from_address": f"news@{domain}"}),
+        "spec_hash": "x", **columns,
+    }  # fmt: skip
+    mid.execute(
+        f"insert into delivery ({', '.join(values)}) values ({', '.join(['%s'] * len(values))})", *values.values()
+    )
+    return number
+
+
+def batch(
+    mid: Patient, number: int, ready: str, owner: str | None = None, expires: str | None = None, at: str = "d.test"
+) -> None:
+    mid.execute(
+        "insert into dispatch_batch (account_id, delivery_id, destination, ready_at, ids, owner, expires_at) "
+        "values (1, %s, %s, now() + %s::interval, '{1,2}', %s, now() + %s::interval)",
+        number, at, ready, owner, expires,
+    )  # fmt: skip
+
+
+def test_nothing_is_seen_where_all_is_well(mid: Patient) -> None:
+    mid.execute("insert into dkim_key (domain, selector, kind, private_key) values ('shop.test', 's', 'rsa', 'k')")
+    number = twin(mid, started_at=CLOCK.now(), valid_until=CLOCK.now() + timedelta(days=1))
+    batch(mid, number, "-1 min", "mta-1", "50 s")
+    batch(mid, number, "1 h")
+    mid.execute("insert into feed_batch (account_id, day, rows, deliveries) values (1, current_date, 0, '{}')")
+    for check in CHECKS:
+        if "mid" in check.roles and check.name != "machine.disk":
+            assert mid.see(check.name) == [], check.name
+
+
+@pytest.mark.parametrize(
+    ("state", "minutes", "severity"), [(51, 11, "error"), (71, 11, "error"), (72, 11, "error"), (25, 361, "info")]
+)
+def test_a_delivery_stuck_in_each_state(mid: Patient, state: int, minutes: int, severity: str) -> None:
+    began = CLOCK.now() - timedelta(minutes=minutes)
+    number = twin(mid, state=state, received_at=began, started_at=began if state != 25 else None)
+    (found,) = mid.see("sending.stuck")
+    assert (found.subject, found.severity) == (f"default {number}", severity)
+    mid.execute("update delivery set received_at = now(), started_at = now()")
+    assert mid.see("sending.stuck") == []
+
+
+def test_a_delivery_past_its_validity(mid: Patient) -> None:
+    twin(mid, state=62, started_at=CLOCK.now(), valid_until=CLOCK.now() - timedelta(minutes=31))
+    (found,) = mid.see("sending.stuck")
+    assert "past its validity since 31 min" in found.evidence
+
+
+def test_leases_that_nobody_takes_back(mid: Patient) -> None:
+    batch(mid, 1, "-1 h", "mta-gone", "-6 min")
+    batch(mid, 1, "-1 h", "mta-slow", "-4 min")
+    (found,) = mid.see("lease.expired")
+    assert (found.subject, found.healable) == ("mta-gone", True)
+    assert "2 messages" in found.evidence
+
+
+def test_batches_that_wait_where_nothing_is_leased(mid: Patient) -> None:
+    number = twin(mid, started_at=CLOCK.now())
+    batch(mid, number, "-31 min", at="idle.test")
+    batch(mid, number, "-31 min", at="busy.test")
+    batch(mid, number, "-31 min", "mta-1", "1 min", at="busy.test")
+    (found,) = mid.see("sending.waiting")
+    assert "due since 31 min: 1," in found.evidence
+    assert "idle.test" in found.evidence
+    mid.execute("update delivery set state = 75")
+    assert mid.see("sending.waiting") == [], "a paused delivery's batches wait for its operator"
+
+
+def test_a_journal_that_nobody_holds(mid: Patient) -> None:
+    journal = Journal(mid.facts().journals, "mta@mid1-gone")
+    before = time.time() - 300
+    for path in (journal.directory, *journal.directory.glob("*.log")):
+        os.utime(path, (before, before))
+    assert mid.see("journal.pending") == [], "its process lives"
+    journal.close(settled=True)
+    left = mid.facts().journals / "mta@mid1-left"
+    left.mkdir()
+    (left / "000001.log").write_bytes(b"")
+    assert mid.see("journal.pending") == [], "the next process is just starting"
+    for path in (left, left / "000001.log"):
+        os.utime(path, (before, before))
+    assert [found.subject for found in mid.see("journal.pending")] == ["mta@mid1-left"]
+
+
+def test_outcomes_set_aside(mid: Patient) -> None:
+    mid.execute(
+        "insert into outcome_aside (process, account_id, delivery_id, id, document, why, tries, try_at) values ('p', 1, 7, 1, 'x', 'no partition', 3, now())"
+    )
+    (found,) = mid.see("outcome.aside")
+    assert (found.severity, "no partition" in found.cause) == (Severity.WARNING, True)
+    mid.execute("update outcome_aside set try_at = now() - interval '11 min'")
+    assert mid.see("outcome.aside")[0].severity is Severity.ERROR
+
+
+def test_a_sandbox_that_is_given_real_mail_says_so(mid: Patient) -> None:
+    number = twin(mid)
+    total = "insert into message_total (account_id, delivery_id, domain, state, n) values (1, %s, %s, 1, 1)"
+    for domain in ("shop.test", "gmail.example", "example.com"):
+        mid.execute(total, number, domain)
+    assert mid.see("sending.sandbox") == []
+    mid.execute(total, number, "orange.fr")
+    (found,) = mid.see("sending.sandbox")
+    assert (found.severity, "orange.fr" in found.evidence) == (Severity.INFO, True)
+    mid.instance = replace(mid.instance, transport="mx")
+    assert mid.see("sending.sandbox") == []
+
+
+def test_a_sender_domain_without_a_key(mid: Patient) -> None:
+    twin(mid, domain="Shop.test")
+    (found,) = mid.see("sending.unsigned")
+    assert found.severity is Severity.INFO
+    mid.execute("insert into dkim_key (domain, selector, kind, private_key) values ('shop.test', 's', 'rsa', 'k')")
+    assert mid.see("sending.unsigned") == []
+
+
+# -- the feed
+
+
+def feed(mid: Patient, *, created: str = "0", seq: int | None = None, count: int = 1, folded: bool = True) -> None:
+    mid.execute(
+        "insert into feed_batch (account_id, day, rows, deliveries, seq, sequenced_at, created_at, folded) "
+        "select 1, current_date, 0, '{}', case when %s::bigint is null then null else %s + n end, case when %s::bigint is null then null else now() end, "
+        "now() - %s::interval, %s from generate_series(1, %s) n",
+        seq, seq, seq, created, folded, count,
+    )  # fmt: skip
+
+
+def test_batches_without_a_number(mid: Patient) -> None:
+    feed(mid, created="9 min")
+    assert mid.see("feed.unnumbered") == []
+    feed(mid, created="11 min")
+    (found,) = mid.see("feed.unnumbered")
+    assert "2 batches" in found.evidence
+
+
+def test_tallies_that_are_not_folded(mid: Patient) -> None:
+    feed(mid, count=20_001, folded=False)
+    (found,) = mid.see("feed.unfolded")
+    assert (found.healable, "20001" in found.evidence) == (True, True)
+
+
+def test_a_feed_that_nobody_asks_for(mid: Patient) -> None:
+    feed(mid, seq=10, count=3)
+    mid.execute(
+        "insert into feed_ack (account_id, stream, seq, asked_at) values (1, 'logs', 11, now() - interval '3 h'), (1, 'deliveries', 13, now() - interval '1 day')"
+    )
+    assert mid.see("feed.unasked") == [], "logs may wait three hours; of the deliveries nothing waits"
+    mid.execute("update feed_ack set asked_at = now() - interval '4 h'")
+    (found,) = mid.see("feed.unasked")
+    assert (found.subject, "2 batches wait" in found.evidence) == ("default logs", True)
+
+
+def test_results_that_are_never_acknowledged(mid: Patient) -> None:
+    feed(mid, seq=10, created="4 days")
+    (found,) = mid.see("feed.unacknowledged")
+    assert found.severity is Severity.WARNING
+    mid.execute("update feed_batch set created_at = now() - interval '50 days'")
+    assert mid.see("feed.unacknowledged")[0].severity is Severity.ERROR
+    mid.execute("insert into feed_ack (account_id, stream, seq) values (1, 'logs', 11)")
+    assert mid.see("feed.unacknowledged") == []
