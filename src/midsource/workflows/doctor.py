@@ -19,7 +19,7 @@ from midsource.doctor import book, look
 from midsource.engine.work import Context, Report
 
 NAME = "doctor"
-LABEL = "Doctor (findings)"
+LABEL = "Doctor"
 SCHEDULE = "every 5 minutes"
 ROLES = ("marketing", "mid")
 
