@@ -237,7 +237,7 @@ def test_history_is_forgotten_after_a_week_and_what_is_unfinished_stays(
             "update dbos.workflow_status set updated_at = updated_at - 8 * 86400000::bigint where workflow_uuid = %s",
             (f"job:{done}:0",),
         )
-    assert history.forget(engine_db, SystemClock().now(), rows=1) == 2
-    assert history.forget(engine_db, SystemClock().now()) == 0
+    assert history.forget(engine_db, SystemClock().now() - history.KEPT, 1) == 1
+    assert history.forget(engine_db, SystemClock().now() - history.KEPT, 100) == 0
     with engine_db.connection() as conn:
         assert conn.execute("select id from job order by subject").fetchall() == [(later,), ("waits",)]

@@ -10,7 +10,7 @@ connection gives it up by itself. Each turn (once a second, or at once when woke
    process was started again under its name; the slice of a run that was killed, or that does not leave after a stop, is
    taken out of the queue; a slice that the engine ended without a result (the database was away when it
    was to be recorded) is due again, and so are rows not beaten for long, whose slice is cancelled so that it blocks none.
-4. *partitions*, every 10 minutes: this month's and the next ones', the next days'. *History*, hourly: forgotten after 7 days.
+4. *partitions*, every 10 minutes: this month's and the next ones', the next days'.
 
 Nothing ends the loop, whatever a driver or the engine raises: a leader that ended would stop every workflow, unseen.
 """
@@ -24,7 +24,7 @@ from collections.abc import Callable
 import psycopg
 import structlog
 
-from midsource.engine import admin, history, moves, ticking
+from midsource.engine import admin, moves, ticking
 from midsource.engine.slices import Table
 from midsource.engine.work import SLICE_SECONDS
 from midsource.model.clock import Clock
@@ -34,7 +34,6 @@ from midsource.store.database import Connection, Database
 TURN_SECONDS = 1.0
 REAP_SECONDS = 10.0
 PARTITION_SECONDS = 600.0
-HISTORY_SECONDS = 3600.0
 LEADER_LOCK = 0x6D69647372630002
 """Advisory lock key: 'midsrc' and a number; one leader an instance."""
 OUTBOX_BATCH = 100
@@ -83,7 +82,6 @@ class Leader:
         self._cancel = cancel
         self._next_reap = 0.0
         self._next_partitions = 0.0
-        self._next_history = 0.0
         self.wake = threading.Event()
         self.stopping = threading.Event()
 
@@ -124,9 +122,6 @@ class Leader:
         if now >= self._next_partitions:
             self._next_partitions = now + PARTITION_SECONDS
             steps.insert(0, self._partitions)
-        if now >= self._next_history:
-            self._next_history = now + HISTORY_SECONDS
-            steps.append(self._history)
         for step in steps:
             try:
                 step()
@@ -194,11 +189,6 @@ class Leader:
     def _partitions(self) -> None:
         with self._database.transaction() as conn:
             migrate.ensure_partitions(conn, self._role, self._clock.now())
-
-    def _history(self) -> None:
-        forgotten = history.forget(self._database, self._clock.now())
-        if forgotten:
-            log.info("history_forgotten", action="history_forgotten", rows=forgotten)
 
 
 def _warn(event: str, exc: Exception, **about: str) -> None:

@@ -10,9 +10,12 @@ changes nothing more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from midsource.engine.work import Context
 from midsource.marketing.deliveries import Delivery
 from midsource.model.message import MessageState
+from midsource.store.database import Connection, scalar
 
 CANCEL_ROWS = 20_000
 """Log rows cancelled in one transaction: a fraction of a second."""
@@ -33,10 +36,12 @@ with waiting as (
     select domain, reason, old_state as state, -count(*) as n from changed group by 1, 2, 3
     union all
     select domain, reason, state, count(*) from changed group by 1, 2, 3
+), totals as (
+    insert into broad_log_total as t (delivery_id, domain, state, reason, n)
+    select %(id)s, domain, state, reason, sum(n) from moves group by 2, 3, 4
+    on conflict (delivery_id, domain, state, reason) do update set n = t.n + excluded.n
 )
-insert into broad_log_total as t (delivery_id, domain, state, reason, n)
-select %(id)s, domain, state, reason, sum(n) from moves group by 2, 3, 4
-on conflict (delivery_id, domain, state, reason) do update set n = t.n + excluded.n
+select count(*) from changed
 """
 
 
@@ -49,14 +54,27 @@ def cancel_unsent(context: Context, delivery: Delivery, *, is_known: bool) -> No
     for first in range(1, (delivery.targeted or 0) + 1, CANCEL_ROWS):
         context.beat()
         with context.database.transaction() as conn:
-            conn.execute(
-                _CANCEL,
-                {
-                    "id": delivery.id,
-                    "first": first,
-                    "last": first + CANCEL_ROWS - 1,
-                    "open": [int(state) for state in waiting],
-                    "taken": None if taken is None else int(taken),
-                    "cancelled": int(MessageState.CANCELLED),
-                },
-            )
+            cancel_range(conn, delivery.id, first, [int(state) for state in waiting], taken)
+
+
+def cancel_range(
+    conn: Connection, delivery_id: int, first: int, waiting: Sequence[int], taken: MessageState | None
+) -> int:
+    """Cancel what waits among CANCEL_ROWS log rows from ``first`` on; what the mid took becomes ``taken``, None: stays.
+
+    Returns how many rows changed. Durable with the caller's transaction.
+    """
+    return int(
+        scalar(
+            conn,
+            _CANCEL,
+            {
+                "id": delivery_id,
+                "first": first,
+                "last": first + CANCEL_ROWS - 1,
+                "open": list(waiting),
+                "taken": None if taken is None else int(taken),
+                "cancelled": int(MessageState.CANCELLED),
+            },
+        )
+    )

@@ -19,6 +19,7 @@ from midsource.marketing.fields import all_fields
 from midsource.marketing.lists import list_id
 from midsource.marketing.segments import compile_condition
 from midsource.model.errors import Bug
+from midsource.model.ids import Month
 from midsource.model.message import MessageState, Reason
 from midsource.policy.exclusion import Fact, Switch, applicable
 from midsource.store.database import Connection
@@ -59,6 +60,7 @@ def switched_off(conn: Connection) -> tuple[Switch, ...]:
 def target(conn: Connection, delivery: Delivery, now: datetime) -> Targeted:
     """Write the log rows and totals of ``delivery``, which has none yet. Durable with the caller's transaction."""
     conn.execute(f"set local statement_timeout = '{STATEMENT_SECONDS}s'")
+    conn.execute("select ensure_month('broad_log', %s)", (int(str(Month.of_delivery(delivery.id))),))  # of an old draft
     condition = compile_condition(delivery.target_expression, all_fields(conn))
     members_of = None if delivery.target_list is None else list_id(conn, delivery.target_list)
     rows = conn.execute(

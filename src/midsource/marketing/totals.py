@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from midsource.model.errors import Conflict
 from midsource.model.message import MessageState
-from midsource.store.database import Connection, Database
+from midsource.store.database import Connection, Database, scalar
 
 DELIVERIES_AT_ONCE = 20
 """Ended deliveries recounted in one run of the counters workflow; the next run takes the next ones."""
@@ -64,7 +65,16 @@ def recount_ended(database: Database, say: Callable[[str, str], None]) -> int:
 
 
 def recount(conn: Connection, delivery_id: int) -> int:
-    """Compare the totals of one delivery with its rows and correct them; return how many were wrong."""
+    """Compare the totals of one delivery with its rows and correct them; return how many were wrong.
+
+    Raises Conflict where `cleanup` has dropped its log: the totals are all there is then.
+    """
+    dropped = scalar(conn, "select log_dropped_at from delivery where id = %s", (delivery_id,))
+    if dropped is not None:
+        raise Conflict(
+            f"the log of delivery {delivery_id} was dropped on {dropped:%Y-%m-%d}, after it was kept for its time",
+            "its counters stay as they are",
+        )
     drift = conn.execute(_DRIFT, {"delivery": delivery_id}).fetchall()
     for domain, state, reason, difference in drift:
         conn.execute(_CORRECT, (delivery_id, domain, state, reason, difference))

@@ -6,6 +6,7 @@ retries, so a migration never queues behind a long reader while senders queue be
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from midsource.model.errors import Conflict
 from midsource.store.database import Database, said_plainly
 from midsource.store.migrate import MIGRATIONS, newer, revisions
 
@@ -20,6 +22,7 @@ LOCK_TRIES = 30
 """With 2 s of lock time-out each: a migration waits at most a minute for its tables."""
 MIGRATOR_SECONDS = 120
 """How long a migrator waits for another one: twice what that one may wait for its tables."""
+TURN_SECONDS = 0.1
 MIGRATION_LOCK = 0x6D69647372630001
 """Advisory lock key: 'midsrc' and a number; one migrator at a time."""
 
@@ -30,10 +33,8 @@ def upgrade(database: Database, role: str) -> None:
     with said_plainly(database.name), _of_the_driver():
         engine = sa.create_engine(_sqlalchemy_url(database.dsn), poolclass=sa.NullPool)
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"set lock_timeout = '{MIGRATOR_SECONDS}s'")
-            connection.exec_driver_sql(f"select pg_advisory_lock({MIGRATION_LOCK})")
             connection.exec_driver_sql("set lock_timeout = '2s'")
-            connection.commit()
+            _take_turn(connection, database.name)
             try:
                 _refuse_newer(connection, role, database.name)
                 connection.commit()  # a revision that builds an index concurrently must find no transaction begun
@@ -44,6 +45,21 @@ def upgrade(database: Database, role: str) -> None:
                 connection.exec_driver_sql(f"select pg_advisory_unlock({MIGRATION_LOCK})")
                 connection.commit()
         engine.dispose()
+
+
+def _take_turn(connection: sa.Connection, name: str) -> None:
+    """Take the migrators' lock. Raises Conflict where another keeps it too long.
+
+    Asked for again and again, not waited for: whoever waits holds a snapshot, and an index that is made concurrently waits
+    for every snapshot.
+    """
+    deadline = time.monotonic() + MIGRATOR_SECONDS
+    while not connection.exec_driver_sql(f"select pg_try_advisory_lock({MIGRATION_LOCK})").scalar():
+        connection.commit()
+        if time.monotonic() > deadline:
+            raise Conflict(f"another migration of {name} runs for more than {MIGRATOR_SECONDS} s", "wait for it")
+        time.sleep(TURN_SECONDS)
+    connection.commit()
 
 
 def _config(role: str) -> Config:
