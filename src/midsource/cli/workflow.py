@@ -117,7 +117,7 @@ def run_now(ctx: typer.Context, name: Name, wait: Wait = False, json: Json = Fal
             who = asking.visitor()
             run_id = admin.run_now(conn, name, who.name)
             audit.record(conn, who, "workflow.run", name, run=run_id)
-        _report(opened, run_id, wait=wait, json=json)
+        report_run(opened, run_id, wait=wait, json=json)
 
 
 @app.command()
@@ -179,7 +179,7 @@ def _transaction(ctx: typer.Context) -> Iterator[tuple[Opened, Connection]]:
         yield opened, conn
 
 
-def _report(opened: Opened, run_id: int, *, wait: bool, json: bool) -> None:
+def report_run(opened: Opened, run_id: int, *, wait: bool, json: bool) -> None:
     """Say the id of a run, or follow it to its end; raises Failed with the run's own error."""
     if not wait:
         if json:

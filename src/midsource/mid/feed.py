@@ -179,6 +179,7 @@ def acknowledge(database: Database, account_id: int, stream: Stream, cursor: Cur
 
 def _page(conn: Connection, account_id: int, ask: Ask, limit: int, now: datetime) -> Page:
     conn.execute("set transaction isolation level repeatable read")  # turn, batches and counters of one moment
+    conn.execute("lock table only outcome in access share mode")  # no day goes between its batches and its rows
     turned_at = scalar(conn, "select turned_at from feed_turn")
     start = position(conn, account_id, ask)
     batches, more = _batches(conn, account_id, start, ask.stream, limit)

@@ -23,6 +23,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from midsource.config import InstanceConfig
+from midsource.engine import admin
 from midsource.engine.work import Cancelled, Context, Report
 from midsource.marketing import cleanup as of_marketing
 from midsource.marketing.options import TABLE as MARKETING_OPTIONS
@@ -35,12 +36,12 @@ from midsource.store import cleanup_status as status
 from midsource.store import options
 from midsource.store.cleanup import Removable, Removed, Scene, Step
 from midsource.store.cleanup_status import StepStatus
-from midsource.store.database import Database, scalar
+from midsource.store.database import Connection, Database, scalar
 from midsource.store.options import OptionTable
 
 NAME = "cleanup"
 LABEL = "Database cleanup"
-SCHEDULE = "0 4 * * *"
+SCHEDULE = "daily at 04:00"
 ROLES = ("marketing", "mid")
 SLICE_SECONDS = 50.0
 """Below the engine's 60 s, so that the last page's own time fits in."""
@@ -60,14 +61,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """One step as the console and the command line show it. ``last`` None: it never ran; ``forecast`` None: it took too long."""
+    """One step as the console and the command line show it. ``last`` None: it never ran."""
 
     name: str
     removes: str
     option: str
     kept: timedelta
     last: StepStatus | None
-    forecast: Removable | None
+    forecast: Removable
 
 
 def run_once(context: Context, settings: Settings | None = None) -> Report:
@@ -102,6 +103,20 @@ def _finish(context: Context, slice_: _Slice, run_id: int, *, whole: bool) -> Re
     return Report(rows_read=slice_.rows, rows_written=slice_.rows)
 
 
+def ask(conn: Connection, role: str, by: str, step: str = "") -> int:
+    """Ask for a run at once, of one step or of all; return its id. One that is under way takes the step in.
+
+    Raises NotFound for a step that is none, Conflict where the workflow is held.
+    """
+    if step:
+        step_of(role, step)
+    before = status.unfinished_run(conn)
+    run_id = admin.run_now(conn, NAME, by)
+    if step and (run_id != before or status.asked(conn, run_id)):
+        status.ask(conn, run_id, step)
+    return run_id
+
+
 def steps_of(role: str) -> Sequence[Step]:
     """Return the steps of an instance of ``role`` in their order."""
     return _STEPS[role]
@@ -117,7 +132,7 @@ def step_of(role: str, name: str) -> Step:
 
 
 def overview(
-    database: Database, home: Path, instance: InstanceConfig, now: datetime, *, only: str = "", forecast: bool = True
+    database: Database, home: Path, instance: InstanceConfig, now: datetime, *, only: str = ""
 ) -> list[StepView]:
     """Return each step with what it did last, and what it would remove now; changes nothing. Raises NotFound for ``only``."""
     with database.connection() as conn:
@@ -125,12 +140,13 @@ def overview(
     found = []
     for step in steps_of(instance.role) if not only else [step_of(instance.role, only)]:
         scene = _scene(database, home, instance.name, instance.role, step, now)
-        seen = _forecast(step, scene) if forecast else None
-        found.append(StepView(step.name, step.removes, step.option, scene.kept, done.get(step.name), seen))
+        found.append(
+            StepView(step.name, step.removes, step.option, scene.kept, done.get(step.name), _forecast(step, scene))
+        )
     return found
 
 
-def _forecast(step: Step, scene: Scene) -> Removable | None:
+def _forecast(step: Step, scene: Scene) -> Removable:
     try:
         return step.count(scene)
     except MidsourceError as exc:

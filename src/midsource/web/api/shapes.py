@@ -357,6 +357,43 @@ class RunAsked(Shape):
     run: int
 
 
+class CleanupDone(Shape):
+    """What a step of the cleanup did in the last run that took it up. ``outcome`` null: it goes on."""
+
+    ended_at: datetime | None
+    rows: int
+    bytes: int
+    seconds: float
+    outcome: str | None
+    error: str
+    rows_before: int | None
+    rows_after: int | None
+    failures: int
+
+
+class CleanupStep(Shape):
+    """A step of the cleanup: what it would remove now, when it next finds something, and what it did last.
+
+    ``rows`` stops at a million. ``option`` empty: how long things are kept is not set.
+    """
+
+    name: str
+    removes: str
+    option: str
+    kept_seconds: int
+    rows: int
+    bytes: int
+    next_at: datetime | None
+    note: str
+    last: CleanupDone | None
+
+
+class CleanupIn(Shape):
+    """Which step to do; empty: all."""
+
+    step: Text = Field(default="", max_length=100, examples=["delivery_logs"])
+
+
 class Process(Shape):
     """A process as it last reported itself."""
 
