@@ -1,4 +1,4 @@
-"""`delivery create|proof|prepare|send|pause|resume|stop|show|list|logs|explain|recompute`."""
+"""`delivery create|proof|prepare|send|pause|resume|stop|show|list|logs|explain|recompute|reconcile`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from midsource.cli.follow import Progress, follow, read, resolve
 from midsource.cli.group import group
 from midsource.cli.output import say, say_json, say_table
 from midsource.cli.recompute import recompute
+from midsource.cli.reconcile import reconcile
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.engine import jobs
 from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders, proofs, recipients
@@ -296,3 +297,4 @@ def _message_state(text: str) -> MessageState | None:
 
 
 app.command()(recompute)
+app.command()(reconcile)

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from midsource.marketing import deliveries, recipients, samples, waiting
+from midsource.marketing import deliveries, recipients, reconcile_reports, samples, waiting
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.delivery_log import COLUMNS, LogEntry, reason_label
 from midsource.marketing.targeting import switched_off
@@ -153,6 +153,8 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
     if delivery.figures_at is not None and not state.is_final:
         lines.append(f"Figures as of {delivery.figures_at:%Y-%m-%d %H:%M:%S} UTC.")
     lines += [line for line in (pace.sentence(told),) if line]
+    compared = reconcile_reports.latest(conn, delivery_id, 1)
+    lines += [f"Compared with the mid at {r.started_at:%Y-%m-%d %H:%M:%S} UTC: {r.sentence()}." for r in compared]
     facts = {
         "delivery": delivery_id, "state": state.label, "error": delivery.error,
         "messages": {MessageState(s).label: n for s, n in counts.items()},
@@ -164,6 +166,7 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
         ],
         "outlook": told.outlook.value, "rate_per_second": told.rate, "eta_seconds": told.seconds,
         "unconfirmed_order": delivery.ordered if delivery.is_unconfirmed else None,
+        "reconciled": [reconcile_reports.as_dict(report) for report in compared],
     }  # fmt: skip
     return Story(tuple(lines), facts)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from midsource.engine.work import Context
-from midsource.marketing import accounts, link_journal, pages, pointers, samples
+from midsource.marketing import accounts, gaps, link_journal, pages, pointers, samples
 from midsource.marketing.link_journal import Call, Method
 from midsource.marketing.pointers import Lane, Lanes, MovedByHand
 from midsource.marketing.read_ahead import ReadAhead
@@ -267,6 +267,7 @@ class FeedReader:
                 "check that one mid answers at this address, and see its log",
             )
         with self._context.database.transaction() as conn:
+            gaps.record_rewound(conn, self._account, self._stream, self._context.clock.now())
             moved = pointers.rewind(conn, lane)
             accounts.answered(conn, self._account, answer.generation)
         self._context.say(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from midsource.marketing import pointers
+from midsource.marketing import gaps, pointers
 from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS
 from midsource.marketing.standing import OPTION_OF, WORKFLOW_OF, Gap
 from midsource.marketing.standing import gap as gap_to
@@ -120,6 +120,7 @@ def _set_pointer(conn: Connection, stream: str, account: str, value: str, *, by:
             said = f"setting {lane.option} forward to {position.show(moment)} {gap}"
             raise NotConfirmed(said, "repeat with --yes", gap)
         line = f"{line}: {gap}"
+        gaps.record(conn, account, stream, "set by hand", lane.reached_at, moment)
     pointers.move(conn, account, stream, moment)
     conn.execute("update option set modified_by = %s where name = %s", (by, lane.option))
     return audited(conn, WORKFLOW_OF[stream], line)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from midsource.marketing import gaps
 from midsource.marketing.standing import OPTION_OF, gap
 from midsource.model.errors import NotFound
 from midsource.policy.position import ACCEPTED, read_by_hand, show
@@ -219,6 +220,7 @@ def _follow_option(conn: Connection, lane: Lane, now: datetime, say: Say) -> Lan
     if remark:
         say("warning", f"{lane.option}: {remark}")
     if moment > lane.reached_at:
+        gaps.record(conn, lane.account, lane.stream, "set by hand", lane.reached_at, moment)
         say(
             "warning",
             f"{lane.option} was set by hand from {lane.shown} to {show(moment)}: {gap(conn, lane.account, lane.reached_at, moment)}",

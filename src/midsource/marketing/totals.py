@@ -18,6 +18,9 @@ DELIVERIES_AT_ONCE = 20
 RECOUNT_SECONDS = 300
 """One GROUP BY over the log of one delivery: about a second for a million rows."""
 
+_RECOUNT_LOCK = 0x746F7461
+"""First half of the advisory lock key of a recount; the second is of the delivery."""
+
 _ENDED = """
 select id from delivery d where state in (85, 87, 95) and recounted_at is null and not exists (
     select from broad_log_total t where t.delivery_id = d.id and t.state = any(%s) and t.n > 0)
@@ -67,7 +70,8 @@ def recount_ended(database: Database, say: Callable[[str, str], None]) -> int:
 def recount(conn: Connection, delivery_id: int) -> int:
     """Compare the totals of one delivery with its rows and correct them; return how many were wrong.
 
-    Raises Conflict where `cleanup` has dropped its log: the totals are all there is then.
+    One at a time for a delivery: two that found the same difference would both add it. Raises Conflict where `cleanup` has
+    dropped its log: the totals are all there is then.
     """
     dropped = scalar(conn, "select log_dropped_at from delivery where id = %s", (delivery_id,))
     if dropped is not None:
@@ -75,7 +79,14 @@ def recount(conn: Connection, delivery_id: int) -> int:
             f"the log of delivery {delivery_id} was dropped on {dropped:%Y-%m-%d}, after it was kept for its time",
             "its counters stay as they are",
         )
-    drift = conn.execute(_DRIFT, {"delivery": delivery_id}).fetchall()
-    for domain, state, reason, difference in drift:
+    conn.execute("select pg_advisory_xact_lock(%s, hashint8(%s))", (_RECOUNT_LOCK, delivery_id))
+    wrong = drift(conn, delivery_id)
+    for domain, state, reason, difference in wrong:
         conn.execute(_CORRECT, (delivery_id, domain, state, reason, difference))
-    return len(drift)
+    return len(wrong)
+
+
+def drift(conn: Connection, delivery_id: int) -> list[tuple[str, int, int, int]]:
+    """Return (domain, state, reason, rows more than counted) where the totals of one delivery are wrong."""
+    found = conn.execute(_DRIFT, {"delivery": delivery_id}).fetchall()
+    return [(domain, state, reason, int(n)) for domain, state, reason, n in found]

@@ -70,16 +70,17 @@ def recount(conn: Connection, account_id: int, delivery_id: int, now: datetime) 
 
     The ledger wins. The answer maps (domain, state) to rows minus counter and is empty when all was right.
     """
-    drift = conn.execute(_RECOUNT, {"account": account_id, "deliveries": [delivery_id]}).fetchall()
-    if drift:
-        write_batch(
-            conn,
-            account_id,
-            [delivery_id],
-            now,
-            [(delivery_id, domain, None, state, int(n)) for domain, state, n in drift],
-        )
-    return {(domain, state): int(n) for domain, state, n in drift}
+    wrong = drift(conn, account_id, delivery_id)
+    if wrong:
+        tally = [(delivery_id, domain, None, state, n) for (domain, state), n in wrong.items()]
+        write_batch(conn, account_id, [delivery_id], now, tally)
+    return wrong
+
+
+def drift(conn: Connection, account_id: int, delivery_id: int) -> dict[tuple[str, int], int]:
+    """Compare as ``recount`` does, and change nothing: one statement, one snapshot."""
+    found = conn.execute(_RECOUNT, {"account": account_id, "deliveries": [delivery_id]}).fetchall()
+    return {(domain, state): int(n) for domain, state, n in found}
 
 
 def _unfolded(source: str, columns: str) -> sql.Composed:

@@ -31,7 +31,7 @@ from midsource.model.clock import Clock
 from midsource.model.errors import NotFound, UserError
 from midsource.store import processes
 from midsource.store.database import Database, scalar
-from midsource.web import bodies
+from midsource.web import bodies, link_reconcile
 from midsource.web.waiting import FeedWaiters
 from midsource.wire.rows import compress
 from midsource.wire.schema import (
@@ -82,6 +82,7 @@ class Link:
             Route(delivery + "/parts/{part}", self.get_part, methods=["GET"]),
             Route(delivery + "/finalize", self.finalise, methods=["POST"]),
             Route(delivery + "/commands", self.command, methods=["POST"]),
+            Route(delivery + "/reconcile", self.reconcile, methods=["GET"]),
             Route(PREFIX + "/feed/{stream}", self.read_feed, methods=["GET"]),
         ]
 
@@ -166,6 +167,15 @@ class Link:
         _told(request, "ordered", delivery=number, verb=verb, state=answer.state)
         return _json(answer)
 
+    async def reconcile(self, request: Request) -> Response:
+        """Tell what the ledger holds of a delivery: counted, in sums of blocks, or row by row."""
+        look = link_reconcile.wanted(request.query_params)
+        where = (self._database, _account(request).id, _delivery_id(request), self._clock.now())
+        encoding = _accepted(request.headers.get("accept-encoding", ""))
+        body = await self._in_thread(lambda: _encoded(msgspec.json.encode(look(*where)), encoding))
+        headers = {"Content-Encoding": encoding} if encoding else {}
+        return Response(body, headers=headers | {"Vary": "Accept-Encoding"}, media_type="application/json")
+
     async def read_feed(self, request: Request) -> Response:
         """Serve a page; with ``wait`` only when there is one, or when the time is over."""
         ask, wait = _ask(request)
@@ -195,12 +205,7 @@ class Link:
         if ask.acknowledged:
             given = Cursor.parse(ask.acknowledged)
             feed.acknowledge(self._database, account_id, ask.stream, given, self._clock.now())
-        body = msgspec.json.encode(page.head) + b"\n" + page.lines
-        if encoding == "zstd":
-            body = compress(body)
-        elif encoding == "gzip":
-            body = gzip.compress(body, compresslevel=1)
-        return page, body
+        return page, _encoded(msgspec.json.encode(page.head) + b"\n" + page.lines, encoding)
 
     def _self(self) -> tuple[str, bool]:
         with self._database.connection() as conn:
@@ -262,6 +267,12 @@ def _zoned(text: str) -> bool:
     if text and datetime.fromisoformat(text).tzinfo is None:
         raise ValueError("since has no zone")
     return bool(text)
+
+
+def _encoded(body: bytes, encoding: str) -> bytes:
+    if encoding == "zstd":
+        return compress(body)
+    return gzip.compress(body, compresslevel=1) if encoding == "gzip" else body
 
 
 def _accepted(header: str) -> str:

@@ -8,7 +8,7 @@ by the system's authorities, proxy variables of the environment are not read. An
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeAlias, TypeVar
@@ -20,6 +20,7 @@ import msgspec
 from midsource.model.clock import Clock
 from midsource.model.errors import RemoteRefused
 from midsource.wire import failures
+from midsource.wire.blocks import BlockPage, LedgerPage, LedgerSummary
 from midsource.wire.encoding import BROKEN, inflate
 from midsource.wire.schema import (
     MAX_BODY_BYTES,
@@ -201,6 +202,22 @@ class MidClient:
         return self._json(
             "POST", f"deliveries/{delivery_id}/commands", CommandAnswer, content=content, seconds=self._timeouts.part
         )
+
+    def reconcile(self, delivery_id: int, *, mend: bool = False) -> LedgerSummary:
+        """Ask what the mid's ledger holds of a delivery, counted anew; with ``mend`` the mid corrects its counters by it."""
+        path = f"deliveries/{delivery_id}/reconcile" + ("?mend=1" if mend else "")
+        return self._json("GET", path, LedgerSummary, seconds=self._timeouts.page)
+
+    def reconcile_blocks(self, delivery_id: int, first: int, count: int) -> BlockPage:
+        """Ask for the sums of ``count`` blocks from ``first`` on (wire/blocks.py)."""
+        path = f"deliveries/{delivery_id}/reconcile?first={first}&count={count}"
+        return self._json("GET", path, BlockPage, seconds=self._timeouts.page)
+
+    def reconcile_rows(self, delivery_id: int, blocks: Sequence[int]) -> LedgerPage:
+        """Ask for every message of a few blocks."""
+        path = f"deliveries/{delivery_id}/reconcile?rows={','.join(map(str, blocks))}"
+        answer = self._call("GET", path, self._timeouts.page, limit=MAX_PAGE_BYTES * 2)
+        return self._parse(answer, LedgerPage)
 
     def feed_logs(
         self, *, after: str, since: datetime | None, limit: int, wait: float = 0, held: str | None = None

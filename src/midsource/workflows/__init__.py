@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from midsource.workflows import cleanup, delivery_counters, delivery_logs, doctor
+from midsource.workflows import cleanup, delivery_counters, delivery_logs, doctor, reconcile
 
-WORKFLOWS: tuple[ModuleType, ...] = (delivery_counters, delivery_logs, cleanup, doctor)
+WORKFLOWS: tuple[ModuleType, ...] = (delivery_counters, delivery_logs, cleanup, doctor, reconcile)

@@ -10,7 +10,16 @@ from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import StreamingResponse
 
 from midsource.engine import jobs
-from midsource.marketing import deliveries, delivery_file, delivery_log, explain, link_journal, orders, totals
+from midsource.marketing import (
+    deliveries,
+    delivery_file,
+    delivery_log,
+    explain,
+    link_journal,
+    orders,
+    reconcile_reports,
+    totals,
+)
 from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState
 from midsource.security import audit
@@ -81,6 +90,16 @@ def router(api: Api) -> APIRouter:
             else:
                 told = explain.explain_delivery(conn, number, api.clock.now())
         return shapes.Story(story=list(told.lines), facts=msgspec.to_builtins(told.facts))
+
+    @made.get("/deliveries/{number}/reconciliations", dependencies=[SEE], responses=NOT_FOUND)
+    def show_reconciliations(number: Number) -> shapes.Reconciliations:
+        """Tell how the last comparisons of its log with the mid's ledger ended, newest first."""
+        wanted = _existing(api, number)
+        with api.database.connection() as conn:
+            found = reconcile_reports.latest(conn, wanted)
+        return shapes.Reconciliations(
+            reports=[shapes.Reconciliation.model_validate(reconcile_reports.as_dict(report)) for report in found]
+        )
 
     _add_orders(made, api)
     _add_logs(made, api)

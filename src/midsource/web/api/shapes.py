@@ -433,3 +433,43 @@ class AuditPage(Shape):
 
     entries: list[AuditEntry]
     before: int | None
+
+
+class Reconciliation(Shape):
+    """One comparison of a delivery's log with its mid's ledger: what differed, and what was mended."""
+
+    id: int
+    delivery_id: int
+    account: str
+    asked_by: str
+    dry_run: bool
+    started_at: datetime
+    finished_at: datetime | None
+    blocks: int = Field(description="Ranges of a thousand messages compared by their hash.")
+    differing: int = Field(description="Ranges in which at least one row differed.")
+    rows: int = Field(description="Rows compared one by one.")
+    missing: int
+    behind: int = Field(description="Rows whose result had been skipped.")
+    ahead: int = Field(description="Rows that claimed more than the mid ever knew.")
+    changed: int
+    repaired: int
+    unexplained: int = Field(description="Rows that the mid does not know; they are kept.")
+    unjudged: int
+    moving_blocks: int
+    lost: int = Field(description="People targeted who have no row on either side.")
+    totals_wrong: int
+    mid_counters_wrong: int
+    delivery_wrong: bool
+    seconds: float
+    examples: list[dict[str, Any]]
+    problem: str = Field(description="Why it could not be compared; empty where it could.")
+    differences: int
+    clean: bool
+    settled: bool
+    sentence: str
+
+
+class Reconciliations(Shape):
+    """The last comparisons of a delivery, newest first."""
+
+    reports: list[Reconciliation]
