@@ -339,8 +339,22 @@ def test_what_is_due_and_when_again(halves: LinkedHalves) -> None:
     assert due(now + timedelta(days=1, minutes=40)) == [number]  # not yet compared since its end
     assert due(now + timedelta(days=30)) == []
     with halves.marketing.transaction() as conn:
-        gaps.record(conn, accounts.DEFAULT_NAME, "logs", "gone", now - timedelta(days=2), now + timedelta(days=2))
+        gaps.record(conn, accounts.DEFAULT_NAME, "logs", "set by hand", now - timedelta(2), now + timedelta(2))
     assert due(now + timedelta(days=30)) == [number]
+
+
+def test_what_was_gone_at_the_mid_is_mended_by_its_ledger(halves: LinkedHalves) -> None:
+    number = sent_delivery(halves, people=10)
+    with halves.marketing.transaction() as conn:
+        conn.execute("update broad_log set state = 6, revision = 0 where delivery_id = %s and id = 3", (number,))
+        conn.execute("update delivery set finished_at = now() - interval '20 days' where id = %s", (number,))
+        conn.execute("insert into feed_loss values (%s, 'logs', %s, 1, now(), now())", (accounts.DEFAULT_NAME, number))
+    workflow.run_once(halves.context())
+    assert latest(halves, number).behind == 1
+    with halves.marketing.connection() as conn:
+        assert scalar(conn, "select mended_at is not null from feed_loss")
+        conn.execute("update delivery set log_dropped_at = now() where id = %s", (number,))
+    assert "was dropped" in compared(halves, number).problem
 
 
 def test_one_delivery_that_cannot_be_compared_stops_no_other(halves: LinkedHalves) -> None:

@@ -1,6 +1,7 @@
 """What pulls are known to have left out, and which deliveries have to be compared with their mid for that or any reason.
 
-A gap is recorded when a pointer is set forward by hand, when a mid says that results are gone, and when a mid was restored.
+A gap is recorded when a pointer is set forward by hand, and when a mid was restored. What a mid no longer had when it was asked
+for is in ``feed_loss``, delivery by delivery.
 It concerns every delivery of the account that was made before its end and had not ended before its beginning. It is filled
 once each of them has a report that began afterwards and left nothing open; that of a restored mid not before the mid was
 told what is known here. A COMMIT of unknown fate leaves no gap: a page
@@ -34,7 +35,7 @@ _FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 
 _CONCERNED = """
     d.account = g.account and d.created_at < g.to_at and (d.finished_at is null or d.finished_at >= g.from_at - %(before)s)
-    and (d.handed_over is not null or d.state = 85) and d.targeted is not null
+    and (d.handed_over is not null or d.state = 85) and d.targeted is not null and d.log_dropped_at is null
     and exists (select from broad_log_total t where t.delivery_id = d.id and t.state <> 0 and t.n > 0)
 """
 _SETTLED = """
@@ -48,7 +49,7 @@ join external_account a on a.name = d.account and a.active
 left join lateral (
     select id, started_at, finished_at, problem, unjudged + moving_blocks as left_open from reconcile_report r
     where r.delivery_id = d.id and not r.dry_run order by id desc limit 1) r on true
-where d.state >= 45 and d.targeted is not null and (d.handed_over is not null or d.state = 85) and (
+where d.state >= 45 and d.targeted is not null and d.log_dropped_at is null and (d.handed_over is not null or d.state = 85) and (
     (r.id is not null and r.finished_at is null)
     or (d.state <> all(%(final)s) and coalesce(r.started_at, '-infinity') < %(now)s - %(open)s)
     or (d.state = any(%(final)s) and d.finished_at > %(now)s - %(lately)s and (
@@ -56,6 +57,8 @@ where d.state >= 45 and d.targeted is not null and (d.handed_over is not null or
         or (r.started_at < %(now)s - %(open)s and r.problem = '' and (r.left_open > 0 or r.started_at < d.finished_at))))
     or (coalesce(r.started_at, '-infinity') < %(now)s - %(open)s and exists (
         select from pull_gap g where g.filled_at is null and {_CONCERNED} and not exists ({_SETTLED})))
+    or (coalesce(r.started_at, '-infinity') < %(now)s - %(open)s and exists (
+        select from feed_loss l where l.delivery_id = d.id and l.mended_at is null))
     or (exists (select from pull_gap g where g.filled_at is null and g.noted_at > coalesce(r.started_at, '-infinity')
         and {_CONCERNED})))
 order by r.started_at nulls first, d.id limit %(most)s
@@ -123,7 +126,12 @@ def due(conn: Connection, now: datetime) -> list[tuple[int, str]]:
 
 
 def fill(conn: Connection) -> list[Gap]:
-    """Close the gaps whose deliveries were all compared since, and return them."""
+    """Close the gaps whose deliveries were all compared since, and return them; note what was lost and is mended."""
+    conn.execute(
+        "update feed_loss l set mended_at = clock_timestamp() where mended_at is null and exists ("
+        "  select from reconcile_report s where s.delivery_id = l.delivery_id and not s.dry_run and s.problem = '' "
+        "  and s.started_at > l.noticed_at and s.finished_at is not null and s.unjudged + s.moving_blocks = 0)"
+    )
     rows = conn.execute(
         f"update pull_gap g set filled_at = clock_timestamp() where filled_at is null and (cause <> 'rewound' or told_at is not null) and not exists ("  # noqa: S608 - constants
         f"  select from delivery d where {_CONCERNED} and not exists ({_SETTLED})) returning g.*",

@@ -87,6 +87,8 @@ class _Comparison:
         self._began = context.clock.boot_seconds()
         with context.database.connection() as conn:
             self._delivery = deliveries.get(conn, report.delivery_id)
+            dropped = "select log_dropped_at is not null from delivery where id = %s"
+            self._is_dropped = bool(scalar(conn, dropped, (report.delivery_id,)))
             self._rewound = gaps.is_rewound(conn, report.account, report.delivery_id)
 
     def run(self, deadline: float) -> bool:
@@ -107,6 +109,8 @@ class _Comparison:
     def _begin(self) -> bool:
         """Ask for the summary; False where there is nothing to compare with, and the report says why."""
         report, delivery = self._report, self._delivery
+        if self._is_dropped:
+            return self._over("its log was dropped after it was kept for its time")
         try:
             told = self._client.reconcile(delivery.id, mend=self._mend)
         except RemoteRefused as exc:

@@ -61,7 +61,9 @@ def summary(database: Database, account_id: int, delivery_id: int, now: datetime
             "select state, count(*), max(id) from message where account_id = %s and delivery_id = %s group by state",
             (account_id, delivery_id),
         ).fetchall()
-        drift = counters.drift(conn, account_id, delivery_id)
+        gone = "select ledger_dropped_at is not null from delivery where account_id = %s and id = %s"
+        is_dropped = scalar(conn, gone, (account_id, delivery_id))  # by `cleanup`: the counters are all there is then
+        drift = {} if is_dropped else counters.drift(conn, account_id, delivery_id)
         figures = counters.totals(conn, account_id, delivery_id)
     mended = False
     if drift and mend:
@@ -86,9 +88,15 @@ def summary(database: Database, account_id: int, delivery_id: int, now: datetime
 
 
 def recount(database: Database, account_id: int, delivery_id: int, now: datetime) -> bool:
-    """Correct the counters of one delivery by its ledger, its row locked; return whether any was wrong. Raises NotFound."""
+    """Correct the counters of one delivery by its ledger, its row locked; return whether any was wrong. Raises NotFound.
+
+    A ledger that `cleanup` has dropped says nothing.
+    """
     with database.transaction(statement_seconds=READ_SECONDS) as conn:
         deliveries.find(conn, account_id, delivery_id, lock="update")
+        gone = "select ledger_dropped_at is not null from delivery where account_id = %s and id = %s"
+        if scalar(conn, gone, (account_id, delivery_id)):
+            return False
         return bool(counters.recount(conn, account_id, delivery_id, now))
 
 

@@ -1,10 +1,10 @@
--- What a pull is known to have left out: an option set forward by hand, results gone at the mid, a mid that was restored.
+-- What a pull is known to have left out: an option set forward by hand, a mid that was restored. (Gone at the mid: feed_loss.)
 -- Filled when every delivery it may concern was compared with the mid since (marketing/gaps.py).
 create table pull_gap (
     id        bigint generated always as identity primary key,
     account   text not null,
     stream    text not null check (stream in ('deliveries', 'logs')),
-    cause     text not null check (cause in ('set by hand', 'gone', 'rewound')),
+    cause     text not null check (cause in ('set by hand', 'rewound')),
     from_at   timestamptz not null,
     to_at     timestamptz not null,
     noted_at  timestamptz not null default clock_timestamp(),
