@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import islice
 from random import Random
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,17 +14,21 @@ import msgspec
 import pytest
 
 from midsource.engine.work import Cancelled, Context, Report
-from midsource.marketing import accounts, handover, orders, pages, pointers, sync
+from midsource.marketing import accounts, delivery_log, handover, orders, pages, pointers, sync
+from midsource.mid import deliveries as mid_deliveries
 from midsource.mid import ledger
 from midsource.mid import orders as mid_orders
 from midsource.mid.ledger import OutcomeRecord
 from midsource.model.errors import Failed
 from midsource.model.message import MessageEvent
+from midsource.model.outcome import MAX_REPLY_TEXT
+from midsource.policy import runs as close_rows
 from midsource.policy.position import parse, show
 from midsource.store.database import scalar
 from midsource.testing.clock import ManualClock
 from midsource.testing.link import LinkedHalves
 from midsource.testing.proxy import Answer, CutAnswer, Fault, FaultProxy, Pass, Seen
+from midsource.wire import identity
 from midsource.wire.schema import DeliveryRow, LogRow
 
 LOGS = f"NmsMidSourcing_LastBroadLog_{accounts.DEFAULT_NAME}"
@@ -212,19 +217,97 @@ def test_an_account_with_much_to_read_leaves_pages_to_the_others(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"revision": 2**40}, {"id": 2**70}, {"delivery": 2**70}, {"attempts": -1}, {"state": 99}, {"reason": 40_000}],
+    [
+        {"revision": 2**40},
+        {"id": 2**70},
+        {"delivery": 2**70},
+        {"attempts": -1},
+        {"state": 99},
+        {"reason": 40_000},
+        {"event_at": 2**62},
+    ],
 )
 def test_a_row_that_no_column_holds_is_refused_and_its_page_passes(
     halves: LinkedHalves, delivery: int, wrong: dict[str, int]
 ) -> None:
     row = LogRow(
-        delivery=delivery, id=1, state=1, reason=0, attempts=1, revision=5, event_at=halves.clock.now(), reply="250", message_id="m"
+        delivery=delivery, id=1, state=1, reason=0, attempts=1, revision=5, event_at=1_700_000_000_000_000, reply="250", message_id="m"
     )  # fmt: skip
     with halves.marketing.transaction() as conn:
         rows = [row, msgspec.structs.replace(row, **({"id": 2} | wrong))]
         written = pages.take_logs(conn, accounts.DEFAULT_NAME, rows)
     assert (written.read, written.written, written.refused) == (2, 1, 1)
     assert halves.totals_agree(delivery)
+
+
+def outcome(delivery: int, id_: int, revision: int = 2, state: int = 1) -> LogRow:
+    return LogRow(delivery, id_, state, 0, 1, revision, 1_700_000_000_000_000, "250 ok", "*")
+
+
+def test_a_page_is_taken_alike_whether_its_rows_lie_close_or_apart(
+    halves: LinkedHalves, delivery: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs are read as ranges, other rows one by one; old news, unknown and foreign rows are what they are either way."""
+    other = halves.prepared(3000, serial=2)
+    with halves.marketing.transaction() as conn:
+        conn.execute(
+            "insert into external_account select 'elsewhere', label, url, key_id, secret from external_account"
+        )
+        conn.execute("update delivery set account = 'elsewhere' where id = %s", (other,))
+    page = [outcome(delivery, n, revision=3, state=61) for n in range(2, 3001, 2)]
+    page += [outcome(delivery, n) for n in (*range(1, 3001), *range(3006, 3015))]  # half is old news, nine are unknown
+    page += [outcome(other, n) for n in range(1, 1501)] + [outcome(7, 1)]
+    seen = []
+    for least in (close_rows.MIN_ROWS, 10_000):
+        monkeypatch.setattr(close_rows, "MIN_ROWS", least)
+        assert bool(close_rows.runs_of(sorted({(row.delivery, row.id) for row in page}))) == (least < 10_000)
+        with halves.marketing.connection() as conn, conn.transaction(force_rollback=True):
+            first = pages.take_logs(conn, accounts.DEFAULT_NAME, page)
+            conn.execute("truncate feed_page")  # what the end of its transaction does
+            again = pages.take_logs(conn, accounts.DEFAULT_NAME, page)
+            rows = conn.execute("select * from broad_log order by delivery_id, id").fetchall()
+            totals = conn.execute("select * from broad_log_total where n > 0 order by 1, 2, 3, 4").fetchall()
+        seen.append((first, again, rows, totals))
+    assert seen[0] == seen[1]
+    assert seen[0][0] == pages.Written(read=len(page), written=3000, refused=10)
+    assert seen[0][1] == pages.Written(read=len(page), written=0, refused=10)
+    states = {(row[0], row[5]) for row in seen[0][2] if row[1] <= 3000}
+    assert states == {(delivery, 1), (delivery, 61), (other, 6)}
+
+
+def test_a_reply_comes_back_letter_by_letter(halves: LinkedHalves, delivery: int) -> None:
+    replies = [
+        "550 a\\b\\n",
+        "451 tab\there",
+        "550 two\nlines\r\n",
+        "250 d\u00e9j\u00e0 \u2028 \U0001f4ec",
+        "\\.",
+        "550 " + "x" * 900,
+        "",
+    ]
+    page = [LogRow(delivery, n, 2, 0, 1, 2, 1, reply, "<a@b>") for n, reply in enumerate(replies, 1)]
+    with halves.marketing.transaction() as conn:
+        pages.take_logs(conn, accounts.DEFAULT_NAME, page)
+        found = conn.execute(
+            "select reply from broad_log where delivery_id = %s and id <= 7 order by id", (delivery,)
+        ).fetchall()
+    assert [reply for (reply,) in found] == [reply[:MAX_REPLY_TEXT] for reply in replies]
+
+
+def test_both_halves_compute_the_same_message_id(halves: LinkedHalves, delivery: int) -> None:
+    """The mid hands "*" on for the ID that it made from the delivery's key; whoever reads the log reads the ID."""
+    with halves.marketing.transaction() as conn:
+        pages.take_logs(conn, accounts.DEFAULT_NAME, [outcome(delivery, n) for n in (1, 2)])
+        key, sender = conn.execute(
+            "select message_key, from_address from delivery where id = %s", (delivery,)
+        ).fetchone()  # type: ignore[misc]
+    with halves.mid.connection() as conn:
+        assert mid_deliveries.find(conn, halves.mid_account, delivery).spec.message_key == key
+    found = list(islice(delivery_log.entries(halves.marketing, delivery), 3))
+    expected = [identity.message_id(bytes.fromhex(key), n, sender) for n in (1, 2)]
+    assert [entry.message_id for entry in found] == [*expected, ""]
+    assert len({*expected}) == 2
+    assert expected[0].endswith("@shop.test>")
 
 
 @pytest.mark.parametrize("wrong", [{"revision": 2**70}, {"id": 2**70}, {"state": 99}, {"id": 5}])

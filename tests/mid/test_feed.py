@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -68,7 +68,7 @@ def test_pages_of_any_size_give_every_row_once_in_order(mid_db: MidDatabase, lim
         reason=0,
         attempts=1,
         revision=2,
-        event_at=mid_db.clock.now(),
+        event_at=(mid_db.clock.now() - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1),
         reply="250 ok",
         message_id="",
     )

@@ -15,6 +15,7 @@ from midsource.mid.dispatch import Delivery, Message
 from midsource.mid.render import PREPARED_SECONDS, Deliveries, Prepared, Rendered, Tokens, Unrendered, prepare, render
 from midsource.security import keys
 from midsource.testing.mid import MidDatabase
+from midsource.wire import identity
 from midsource.wire.schema import DeliverySpec
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -51,6 +52,16 @@ def test_a_message_carries_its_identity_and_is_the_same_at_every_try() -> None:
     assert parsed["Subject"] == "Hi Zoé"
     assert rendered(prepared()) == made
     assert rendered(prepared(), 8).message_id != made.message_id
+
+
+def test_a_delivery_with_a_key_for_them_has_message_ids_that_both_halves_compute() -> None:
+    of = prepared(message_key="5c" * 32)
+    made = rendered(of)
+    parsed = email.message_from_bytes(made.wire, policy=email.policy.default)
+    assert parsed["Message-ID"] == identity.message_id(b"\x5c" * 32, 7, "news@shop.test")
+    assert made.message_id == identity.DERIVED
+    assert rendered(of) == made
+    assert rendered(prepared(message_key="5d" * 32)).wire != made.wire
 
 
 def test_the_unsubscribe_link_leads_back_to_the_message_and_cannot_be_made_up() -> None:

@@ -70,7 +70,15 @@ def page(rows: int, told: int | None = None) -> bytes:
     )
     lines = [
         LogRow(
-            delivery=1, id=n, state=1, reason=0, attempts=1, revision=2, event_at=NOW, reply="250 ok", message_id="m"
+            delivery=1,
+            id=n,
+            state=1,
+            reason=0,
+            attempts=1,
+            revision=2,
+            event_at=1_700_000_000_000_000,
+            reply="250 ok",
+            message_id="m",
         )
         for n in range(rows)
     ]

@@ -72,6 +72,7 @@ class Delivery:
     figures: dict[str, int]
     figures_at: datetime | None
     mid_revision: int
+    message_key: str
     version: int
     proof_of: int | None
     proof_number: int

@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 
 from midsource.model.message import MessageState, Reason
 from midsource.store.database import Database
+from midsource.wire.identity import DERIVED, ID_BYTES
 
 PAGE_ROWS = 2_000
 KNOWN_REASONS = frozenset(int(reason) for reason in Reason)
@@ -33,7 +34,17 @@ class LogEntry:
     message_id: str
 
 
-COLUMNS = "id, recipient_id, email, domain, state, reason, attempts, revision, event_at, reply, message_id"
+_MESSAGE_ID = f"""
+case when message_id = '{DERIVED}' then (
+    select '<' || encode(substr(sha256(decode(d.message_key, 'hex') || int8send(broad_log.id)), 1, {ID_BYTES}), 'hex')
+           || '@' || substring(d.from_address from '[^@]*$') || '>'
+    from delivery d where d.id = broad_log.delivery_id and d.message_key <> '')
+else message_id end"""  # noqa: S608 - constants
+"""`wire.identity.message_id` in SQL, so that whoever reads the log, in whatever order, reads IDs."""
+COLUMNS = (
+    "id, recipient_id, email, domain, state, reason, attempts, revision, event_at, reply, "
+    f"coalesce({_MESSAGE_ID}, '') as message_id"
+)
 
 
 def entries(

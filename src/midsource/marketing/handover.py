@@ -213,4 +213,5 @@ class _HandOver:
             retry_count=delivery.retry_count,
             retry_period_seconds=delivery.retry_period_seconds,
             uncertain_policy=delivery.uncertain_policy,
+            message_key=delivery.message_key,
         )

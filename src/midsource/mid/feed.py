@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 from psycopg import sql
+from psycopg.types.numeric import Int8BinaryLoader
 
 from midsource.mid import counters
 from midsource.mid.cursor import Cursor, Gone
@@ -47,6 +48,8 @@ _TURN_LOCK = 0x6D69647372630011
 """Advisory lock key: one numbering turn at a time, which is what makes numbers visible in their order."""
 ENCODED_ROWS = 1_000
 """Rows turned into lines at once: at most about 3 MB, far less than a page."""
+SERVER_EPOCH = 946_684_800_000_000
+"""2000-01-01 in microseconds since 1970: PostgreSQL counts from there."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -242,8 +245,9 @@ def _log_lines(
     """Return the lines, their number, and (seq, row) of the last one where the page was cut for its bytes."""
     wanted = [batch for batch in batches if batch.upto > batch.after]
     cursor = conn.cursor(binary=True)
+    cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)  # as the server keeps it: no date is made of it
     cursor.execute(
-        "select b.seq, o.row, o.delivery_id, o.id, o.new_state, o.reason, o.attempts, o.revision, o.event_at, o.reply, "
+        "select b.seq, o.row, o.event_at, o.delivery_id, o.id, o.new_state, o.reason, o.attempts, o.revision, o.reply, "
         "o.message_id from unnest(%s::bigint[], %s::bigint[], %s::date[], %s::int[], %s::int[]) "
         "as b (id, seq, day, after, upto) cross join lateral ("
         "  select * from outcome where account_id = %s and day = b.day and batch_id = b.id "
@@ -267,17 +271,8 @@ def _log_lines(
 
 
 def _log_row(row: Sequence[Any]) -> LogRow:
-    return LogRow(
-        delivery=row[2],
-        id=row[3],
-        state=row[4],
-        reason=row[5],
-        attempts=row[6],
-        revision=row[7],
-        event_at=row[8],
-        reply=row[9],
-        message_id=row[10],
-    )
+    _, _, event_at, delivery, id_, state, reason, attempts, revision, reply, message_id = row
+    return LogRow(delivery, id_, state, reason, attempts, revision, event_at + SERVER_EPOCH, reply, message_id)
 
 
 def _delivery_lines(conn: Connection, account_id: int, batches: Sequence[_Batch]) -> tuple[bytes, int]:

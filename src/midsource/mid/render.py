@@ -39,6 +39,7 @@ from midsource.model.outcome import MAX_REPLY_TEXT
 from midsource.policy.retry import RetryRule
 from midsource.security.keys import HomeKey
 from midsource.store.database import Connection
+from midsource.wire import identity
 from midsource.wire.schema import DeliverySpec
 
 MAX_PREPARED = 64
@@ -55,7 +56,10 @@ _values: Callable[[str], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).
 
 
 class Rendered(msgspec.Struct, frozen=True):
-    """A message ready to go: ``mail_from``, Message-ID and wire form, already free of leading dots."""
+    """A message ready to go: ``mail_from`` and wire form, already free of leading dots.
+
+    ``message_id``: what the ledger keeps of it, DERIVED where both halves can compute it (wire/identity.py).
+    """
 
     id: int
     mail_from: str
@@ -102,7 +106,7 @@ class Tokens:
         return (account_id, delivery_id, id_) if good else None
 
     def message_id(self, account_id: int, delivery_id: int, id_: int, domain: str) -> str:
-        """Return the Message-ID of this message, angle brackets included."""
+        """Return the Message-ID of a message whose delivery came without a key for them, angle brackets included."""
         mac = _mac(self.message_id_key, _IDENTITY.pack(account_id, delivery_id, id_))
         return f"<{mac.hex()}@{domain}>"
 
@@ -124,6 +128,7 @@ class Prepared:
     retry: RetryRule
     valid_until: datetime | None
     resends: bool
+    message_key: bytes
     keys: tuple[DkimKey, ...]
     skeleton: Skeleton | None
     problem: str = ""
@@ -176,6 +181,7 @@ def prepare(key: DeliveryKey, row: dispatch.Delivery, keys_of: Callable[[str], t
         retry=RetryRule(spec.retry_count, spec.retry_period_seconds),
         valid_until=row.valid_until,
         resends=spec.uncertain_policy == "resend",
+        message_key=bytes.fromhex(spec.message_key),
         keys=keys,
         skeleton=skeleton,
         problem=problem,
@@ -203,14 +209,19 @@ def _render(prepared: Prepared, message: Message, tokens: Tokens, at: datetime) 
     if prepared.skeleton is None:
         return Unrendered(message.id, prepared.problem[:MAX_REPLY_TEXT])
     account_id, delivery_id = prepared.key
-    message_id = tokens.message_id(account_id, delivery_id, message.id, prepared.domain)
+    message_id = (
+        identity.message_id(prepared.message_key, message.id, prepared.mail_from)
+        if prepared.message_key
+        else tokens.message_id(account_id, delivery_id, message.id, prepared.domain)
+    )
     envelope = RecipientEnvelope(message.email, message_id, at, _links(prepared, message.id, tokens))
     try:
         made = prepared.skeleton.render(_values(message.data), envelope)
     except (RenderProblem, msgspec.DecodeError) as problem:
         return Unrendered(message.id, str(problem)[:MAX_REPLY_TEXT])
-    identity = f"X-Midsource-Id: {account_id}.{delivery_id}.{message.id}\r\n".encode()
-    return Rendered(message.id, prepared.mail_from, message_id, made.signed(prepared.keys, at, first=identity))
+    first = f"X-Midsource-Id: {account_id}.{delivery_id}.{message.id}\r\n".encode()
+    kept = identity.DERIVED if prepared.message_key else message_id
+    return Rendered(message.id, prepared.mail_from, kept, made.signed(prepared.keys, at, first=first))
 
 
 def _links(prepared: Prepared, id_: int, tokens: Tokens) -> Mapping[str, str]:

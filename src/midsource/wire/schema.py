@@ -80,6 +80,9 @@ class DeliverySpec(Struct, frozen=True, kw_only=True):
     retry_count: Annotated[int, Meta(ge=0, le=100)] = 5
     retry_period_seconds: Annotated[int, Meta(ge=1, le=604_800)] = 3_600
     uncertain_policy: Annotated[str, Meta(pattern=r"^(hold|resend)\Z")] = "hold"
+    message_key: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = (
+        ""  # hex; "": the mid makes Message-IDs of its own
+    )
 
 
 class DeliveryAnswer(Struct, frozen=True, kw_only=True):
@@ -148,8 +151,12 @@ class CommandAnswer(Struct, frozen=True, kw_only=True):
     revision: int
 
 
-class LogRow(Struct, frozen=True, kw_only=True, array_like=True):
-    """One outcome in ``feed/logs``; rows only ever go forward by ``revision``."""
+class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One outcome in ``feed/logs``; rows only ever go forward by ``revision``.
+
+    ``event_at``: microseconds since 1970 UTC, which both databases take as they are. ``message_id``: "" for none, "*" for
+    the one that both halves compute (wire/identity.py), or the ID itself.
+    """
 
     delivery: int
     id: int
@@ -157,7 +164,7 @@ class LogRow(Struct, frozen=True, kw_only=True, array_like=True):
     reason: int
     attempts: int
     revision: int
-    event_at: datetime
+    event_at: int
     reply: str
     message_id: str
 
