@@ -114,7 +114,7 @@ def test_what_other_commands_change_is_in_the_audit_under_who_ran_them(
     assert [(entry["verb"], entry["subject"]) for entry in entries] == [
         ("recipient.erase", ""),
         ("account.add", "defaultEmailMid"),
-        ("segment.save", "french"),
+        ("segment.create", "french"),
         ("option.set", "NmsEmail_RetryCount"),
     ]
     assert {entry["who"] for entry in entries} == {ME}

@@ -34,6 +34,10 @@ SAID: set[str] = {
     said
     for source in PACKAGE.rglob("*.py")
     for said in re.findall(r"""\bdone\([^)]*?,\s*["']([a-z_]+)["']""", source.read_text(encoding="utf-8"))
+} | {
+    f"{kind}_deleted"
+    for source in PACKAGE.rglob("*.py")
+    for kind in re.findall(r"""\bDeletion\(frame, HERE, ["']([a-z]+)["']""", source.read_text(encoding="utf-8"))
 }
 """What an action may say on the page it leads to: ``done(path, "<said>")``."""
 ENUMERATED = {

@@ -24,7 +24,7 @@ def create(ctx: typer.Context, name: Annotated[str, typer.Argument()], expressio
     session: Session = ctx.obj
     with session.open("marketing") as opened, opened.database.transaction() as conn:
         segments.create_segment(conn, name, expression)
-        audit.record(conn, asking.visitor(), "segment.save", name, expression=expression)
+        audit.record(conn, asking.visitor(), "segment.create", name, expression=expression)
         found = segments.preview(conn, expression)
     say(f"segment {name} chooses {found.count} people now")
 

@@ -10,7 +10,6 @@ GET  /fields                   own fields. POST adds one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +26,7 @@ from midsource.security.roles import Permission
 from midsource.store.database import Connection
 from midsource.web.console.frame import Frame, done, number, whole
 from midsource.web.console.pages.beside import MISTAKES, beside
+from midsource.web.console.pages.deletion import Deletion
 from midsource.web.routing import Action, Form, Page, visitor_of
 
 HERE = "recipients"
@@ -35,6 +35,7 @@ HERE = "recipients"
 def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
     listed, named, own = _Lists(frame), _Segments(frame), _Fields(frame)
+    deleted = Deletion(frame, HERE, "segment", "/segments", segments.segment_expression, segments.delete_segment)
     deliver = Permission.DELIVER
     return [
         Page("/lists", listed.all),
@@ -47,8 +48,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
         Page("/segments", named.all),
         Page("/segments/edit", named.one),
         Action("/segments/edit", named.save, needs=deliver),
-        Page("/segments/delete", named.deleting, needs=deliver),
-        Action("/segments/delete", named.delete, needs=deliver),
+        *deleted.routes(),
         Page("/fields", own.all),
         Action("/fields", own.add, needs=deliver),
     ]
@@ -203,7 +203,7 @@ class _Segments:
 
         def change(conn: Connection) -> None:
             segments.create_segment(conn, name, expression)
-            audit.record(conn, visitor, "segment.save", name)
+            audit.record(conn, visitor, "segment.create", name)
 
         if "look" in form:
             return await self._one(request, form, {}, 200)
@@ -213,29 +213,6 @@ class _Segments:
             problems = beside(exc, (), expression="expression")
             return await self._one(request, form, {(at or "name"): why for at, why in problems.items()}, 422)
         return done("/segments/edit", "segment_saved", name=name)
-
-    async def deleting(self, request: Request) -> Response:
-        return await self._deleting(request, request.query_params.get("name", "").replace("\0", ""), "", 200)
-
-    async def _deleting(self, request: Request, name: str, problem: str, status: int) -> Response:
-        await self._frame.reader.read(lambda conn: segments.segment_expression(conn, name))
-        back = f"/segments/edit?{urlencode({'name': name})}"
-        return self._frame.page(
-            request, "delete_named.html", HERE, status=status, name=name, back=back, problem=problem
-        )
-
-    async def delete(self, request: Request, form: Form) -> Response:
-        name, visitor = form.get("name", ""), visitor_of(request.scope)
-
-        def change(conn: Connection) -> None:
-            segments.delete_segment(conn, name)
-            audit.record(conn, visitor, "segment.delete", name)
-
-        try:
-            await self._frame.write(change)
-        except MISTAKES as exc:
-            return await self._deleting(request, name, str(exc), exc.http_status)
-        return done("/segments", "segment_deleted")
 
 
 class _Fields:

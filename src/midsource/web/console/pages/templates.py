@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,6 +24,7 @@ from midsource.security.roles import Permission
 from midsource.store.database import Connection
 from midsource.web.console.frame import Frame, done, whole
 from midsource.web.console.pages.beside import MISTAKES, beside
+from midsource.web.console.pages.deletion import Deletion
 from midsource.web.routing import Action, Form, Page, visitor_of
 
 HERE = "templates"
@@ -35,13 +35,11 @@ MAX_HEADERS = 20
 def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
     pages = _Templates(frame)
-    deliver = Permission.DELIVER
     return [
         Page("/templates", pages.all),
         Page("/templates/edit", pages.one),
-        Action("/templates/edit", pages.save, needs=deliver),
-        Page("/templates/delete", pages.deleting, needs=deliver),
-        Action("/templates/delete", pages.delete, needs=deliver),
+        Action("/templates/edit", pages.save, needs=Permission.DELIVER),
+        *Deletion(frame, HERE, "template", "/templates", templates.get_template, templates.delete_template).routes(),
     ]
 
 
@@ -107,29 +105,6 @@ class _Templates:
         except MISTAKES as exc:
             return await self._form(request, form, beside(exc, FIELDS), 422, stored=stored)
         return done("/templates/edit", "template_saved", name=name)
-
-    async def deleting(self, request: Request) -> Response:
-        return await self._deleting(request, request.query_params.get("name", "").replace("\0", ""), "", 200)
-
-    async def _deleting(self, request: Request, name: str, problem: str, status: int) -> Response:
-        await self._frame.reader.read(lambda conn: templates.get_template(conn, name))
-        back = f"/templates/edit?{urlencode({'name': name})}"
-        return self._frame.page(
-            request, "delete_named.html", HERE, status=status, name=name, back=back, problem=problem
-        )
-
-    async def delete(self, request: Request, form: Form) -> Response:
-        visitor, name = visitor_of(request.scope), form.get("name", "")
-
-        def change(conn: Connection) -> None:
-            templates.delete_template(conn, name)
-            audit.record(conn, visitor, "template.delete", name)
-
-        try:
-            await self._frame.write(change)
-        except MISTAKES as exc:
-            return await self._deleting(request, name, str(exc), exc.http_status)
-        return done("/templates", "template_deleted")
 
 
 def typed(template: DeliveryTemplate) -> dict[str, str]:
