@@ -53,6 +53,21 @@ def console(make_database: Callable[..., str], migrated: str, tmp_path: Path, fr
 
 
 @pytest.fixture(scope="module")
+def stood(
+    make_database: Callable[..., str], migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Console]:
+    """Serve the console of an empty marketing instance to all the tests of one file, which fill it once."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    home, instance = tmp_path_factory.mktemp("home"), InstanceConfig("marketing", "marketing", port=port)
+    with (
+        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
+        serving(Config(home, instances=(instance,)), instance, database) as address,
+    ):
+        yield Console(home, database, address)
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Give the browser of this machine to the tests of one file."""
     with launched() as browser:

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.web.console_looks import WITNESS
+from tests.web.console_served import Console
+
+from midsource.security import access
 
 BROWSERS = ("/usr/bin/chromium", "chromium", "google-chrome")
 ARGUMENTS = (
@@ -41,4 +44,11 @@ def window(browser: Browser, width: int, *, scripts: bool = True) -> Page:
     page = context.new_page()
     if scripts:
         page.add_init_script(WITNESS)
+    return page
+
+
+def signed_in(browser: Browser, console: Console, width: int, *, scripts: bool = True) -> Page:
+    """Open a window that has traded the home's token for its cookie and has fetched all of the page that this leads to."""
+    page = window(browser, width, scripts=scripts)
+    page.goto(f"{console.address}/?token={access.token(console.home)}", wait_until="networkidle")
     return page

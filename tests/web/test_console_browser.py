@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,13 +17,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 from tests.web.console_looks import WITNESS, faults, tab, walk
 from tests.web.console_scene import Scene, fill
-from tests.web.console_served import Console, serving
+from tests.web.console_served import Console
 from tests.web.console_window import HEIGHTS, PATIENCE_MS
 
-from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
 from midsource.security import access
-from midsource.store.database import Database
 from midsource.web.console.catalogue import LANGUAGES, texts
 from midsource.web.console.frame import REFRESH_SECONDS
 
@@ -84,20 +82,12 @@ class Window:
 
 
 @pytest.fixture(scope="module")
-def stage(
-    make_database: Callable[..., str], migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    home = tmp_path_factory.mktemp("home")
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ours, nobodys = one.getsockname()[1], other.getsockname()[1]
-    (home / "sandbox").mkdir()
-    (home / "sandbox" / "ports.json").write_text(json.dumps({"http": nobodys, "smtp": nobodys}))
-    instance = InstanceConfig("marketing", "marketing", port=ours)
-    with (
-        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
-        serving(Config(home, instances=(instance,)), instance, database) as address,
-    ):
-        yield Stage(Console(home, database, address), fill(database, SystemClock().now()))
+def stage(stood: Console) -> Stage:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobodys = taken.getsockname()[1]
+    (stood.home / "sandbox").mkdir()
+    (stood.home / "sandbox" / "ports.json").write_text(json.dumps({"http": nobodys, "smtp": nobodys}))
+    return Stage(stood, fill(stood.database, SystemClock().now()))
 
 
 @contextmanager

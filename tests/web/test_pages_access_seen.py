@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -11,10 +9,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.web.console_axe import violations
 from tests.web.console_looks import faults, walk
 from tests.web.console_scene import HOSTILE
-from tests.web.console_served import Console, serving
+from tests.web.console_served import Console
 from tests.web.console_window import HEIGHTS, window
 
-from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
 from midsource.security import api_keys, audit, operators
 from midsource.security.passwords import Hashing
@@ -46,18 +43,8 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(
-    make_database: Callable[..., str], migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    home = tmp_path_factory.mktemp("home")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    instance = InstanceConfig("marketing", "marketing", port=port)
-    with (
-        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
-        serving(Config(home, instances=(instance,)), instance, database) as address,
-    ):
-        yield Stage(Console(home, database, address), _filled(database))
+def stage(stood: Console) -> Stage:
+    return Stage(stood, _filled(stood.database))
 
 
 def _filled(database: Database) -> str:

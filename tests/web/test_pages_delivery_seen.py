@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 from tests.web.console_axe import violations
 from tests.web.console_looks import faults, walk
 from tests.web.console_scene import Scene, fill
-from tests.web.console_served import Console, serving
-from tests.web.console_window import window
+from tests.web.console_served import Console
+from tests.web.console_window import signed_in
 
-from midsource.config import Config, InstanceConfig
 from midsource.net.clock import SystemClock
-from midsource.security import access
-from midsource.store.database import Database, scalar
+from midsource.store.database import scalar
 from midsource.web.console.catalogue import texts
 
 PATHS = (
@@ -41,31 +37,15 @@ class Stage:
         filled = path.format(running=scene.running, cut=scene.cut, broken=scene.broken, edited=scene.edited)
         return f"{self.console.address}{filled}{'&' if '?' in filled else '?'}lang={language}"
 
-    def open(self, chromium: Browser, width: int, *, scripts: bool = True) -> Page:
-        """Give a page of that width that is signed in."""
-        page = window(chromium, width, scripts=scripts)
-        page.goto(f"{self.console.address}/?token={access.token(self.console.home)}")
-        return page
-
 
 @pytest.fixture(scope="module")
-def stage(
-    make_database: Callable[..., str], migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    home = tmp_path_factory.mktemp("home")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    instance = InstanceConfig("marketing", "marketing", port=port)
-    with (
-        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
-        serving(Config(home, instances=(instance,)), instance, database) as address,
-    ):
-        yield Stage(Console(home, database, address), fill(database, SystemClock().now()))
+def stage(stood: Console) -> Stage:
+    return Stage(stood, fill(stood.database, SystemClock().now()))
 
 
 @pytest.mark.parametrize("width", LANGUAGE)
 def test_every_page_fits_is_readable_and_without_barriers(stage: Stage, chromium: Browser, width: int) -> None:
-    page = stage.open(chromium, width)
+    page = signed_in(chromium, stage.console, width)
     wrong = {}
     for path in PATHS:
         answer = page.goto(stage.address(path, LANGUAGE[width]))
@@ -82,7 +62,7 @@ def ordered(stage: Stage, number: int) -> object:
 
 
 def test_stopping_by_keyboard_asks_first(stage: Stage, chromium: Browser) -> None:
-    page, words = stage.open(chromium, 1280), texts("en")
+    page, words = signed_in(chromium, stage.console, 1280), texts("en")
     page.goto(stage.address("/deliveries/{running}", "en"))
     assert walk(page) == []
     page.get_by_role("link", name=words["order.stop"]).focus()
@@ -99,7 +79,7 @@ def test_stopping_by_keyboard_asks_first(stage: Stage, chromium: Browser) -> Non
 
 
 def test_without_scripts_an_order_is_given_all_the_same(stage: Stage, chromium: Browser) -> None:
-    page, words = stage.open(chromium, 390, scripts=False), texts("fr")
+    page, words = signed_in(chromium, stage.console, 390, scripts=False), texts("fr")
     page.goto(stage.address("/deliveries/{cut}", "fr"))
     page.get_by_role("button", name=words["order.resume"]).click()
     expect(page.get_by_text(words["said.delivery_resume"])).to_be_visible()
@@ -112,7 +92,7 @@ def test_without_scripts_an_order_is_given_all_the_same(stage: Stage, chromium: 
 
 
 def test_the_log_is_downloaded_as_csv(stage: Stage, chromium: Browser) -> None:
-    page, words = stage.open(chromium, 768), texts("en")
+    page, words = signed_in(chromium, stage.console, 768), texts("en")
     page.goto(stage.address("/deliveries/{running}/log?state=62", "en"))
     with page.expect_download() as download:
         page.get_by_role("button", name=words["log.export"]).click()

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 from tests.web.console_axe import violations
 from tests.web.console_looks import faults
 from tests.web.console_scene import HOSTILE, Scene, fill
-from tests.web.console_served import Console, serving
-from tests.web.console_window import HEIGHTS, window
+from tests.web.console_served import Console
+from tests.web.console_window import HEIGHTS, signed_in
 
-from midsource.config import Config, InstanceConfig
 from midsource.marketing import fields, lists, person, seeds, segments, templates
 from midsource.net.clock import SystemClock
-from midsource.security import access
-from midsource.store.database import Database
 
 HTML = "<p>Hello {{ recipient.first_name }}</p><img src='https://far.example/x.png'><a href='{{ links.unsubscribe }}'>out</a>"
 PATHS = (
@@ -45,60 +40,45 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(
-    make_database: Callable[..., str], migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    home = tmp_path_factory.mktemp("home")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    instance = InstanceConfig("marketing", "marketing", port=port)
-    with (
-        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
-        serving(Config(home, instances=(instance,)), instance, database) as address,
-    ):
-        scene = fill(database, SystemClock().now())
-        with database.transaction() as conn:
-            conn.execute("select setval('delivery_serial', 1000)")
-            fields.add_field(conn, "city", "text")
-            fields.add_field(conn, "birth_date", "date")
-            given = {
-                "email": "ana@people.example",
-                "first_name": f"Ana {HOSTILE}",
-                "city": "Vila Nova de Gaia",
-                "birth_date": "",
-            }
-            number = person.save(conn, given, opted_out=True)
-            conn.execute("update recipient set opted_out = true where id <= 9")
-            conn.execute(
-                "insert into list_member select %s, id from recipient",
-                (lists.ensure_list(conn, "Readers of the letter"),),
-            )
-            segments.create_segment(conn, "Sapo", "domain = 'sapo.example'")
-            seeds.add_seed(conn, "paula.wagner@atelier.example", "Paula")
-            template = templates.DeliveryTemplate(
-                "Spring",
-                "Hello {{ recipient.first_name }}",
-                HTML,
-                "{{ links.unsubscribe }}",
-                [],
-                5,
-                3_600,
-                432_000,
-                "hold",
-            )
-            templates.save_template(conn, template)
-        yield Stage(Console(home, database, address), scene, number)
-
-
-def signed_in(stage: Stage, browser: Browser, width: int, *, scripts: bool = True) -> Page:
-    page = window(browser, width, scripts=scripts)
-    page.goto(f"{stage.console.address}/?token={access.token(stage.console.home)}")
-    return page
+def stage(stood: Console) -> Stage:
+    database = stood.database
+    scene = fill(database, SystemClock().now())
+    with database.transaction() as conn:
+        conn.execute("select setval('delivery_serial', 1000)")
+        fields.add_field(conn, "city", "text")
+        fields.add_field(conn, "birth_date", "date")
+        given = {
+            "email": "ana@people.example",
+            "first_name": f"Ana {HOSTILE}",
+            "city": "Vila Nova de Gaia",
+            "birth_date": "",
+        }
+        number = person.save(conn, given, opted_out=True)
+        conn.execute("update recipient set opted_out = true where id <= 9")
+        conn.execute(
+            "insert into list_member select %s, id from recipient",
+            (lists.ensure_list(conn, "Readers of the letter"),),
+        )
+        segments.create_segment(conn, "Sapo", "domain = 'sapo.example'")
+        seeds.add_seed(conn, "paula.wagner@atelier.example", "Paula")
+        template = templates.DeliveryTemplate(
+            "Spring",
+            "Hello {{ recipient.first_name }}",
+            HTML,
+            "{{ links.unsubscribe }}",
+            [],
+            5,
+            3_600,
+            432_000,
+            "hold",
+        )
+        templates.save_template(conn, template)
+    return Stage(stood, scene, number)
 
 
 @pytest.mark.parametrize("width", HEIGHTS)
 def test_pages_fit_and_are_readable(stage: Stage, chromium: Browser, width: int) -> None:
-    page = signed_in(stage, chromium, width)
+    page = signed_in(chromium, stage.console, width)
     wrong = {}
     for path in PATHS:
         answer = page.goto(stage.address(path, LANGUAGE[width]))
@@ -112,7 +92,7 @@ def test_pages_fit_and_are_readable(stage: Stage, chromium: Browser, width: int)
 
 
 def test_the_frame_of_a_message_runs_nothing_and_fetches_nothing(stage: Stage, chromium: Browser) -> None:
-    page = signed_in(stage, chromium, 1280)
+    page = signed_in(chromium, stage.console, 1280)
     refused: dict[str, str | None] = {}
     page.on("requestfailed", lambda request: refused.update({request.url: request.failure}))
     answered: list[str] = []
@@ -127,7 +107,7 @@ def test_the_frame_of_a_message_runs_nothing_and_fetches_nothing(stage: Stage, c
 
 
 def test_a_delivery_is_made_and_a_proof_sent_without_scripts(stage: Stage, chromium: Browser) -> None:
-    page = signed_in(stage, chromium, 390, scripts=False)
+    page = signed_in(chromium, stage.console, 390, scripts=False)
     page.goto(stage.address("/deliveries/new?template=Spring", "en"))
     page.get_by_label("Label").fill("May letter")
     page.get_by_label("List", exact=True).select_option(label="Readers of the letter")
