@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -14,11 +18,14 @@ from midsource.config import Config, InstanceConfig
 from midsource.marketing import fields, lists, person, recipients, segments
 from midsource.marketing.finding_people import PAGE_ROWS
 from midsource.store.database import Database, scalar
+from midsource.web.console.pages import people_import
 
 EMPTY_PAGES = (
     "/recipients", "/recipients?q=x", "/recipients?q=x&by=name", "/recipients/import", "/recipients/new", "/lists", "/segments",
     "/segments/edit", "/fields",
 )  # fmt: skip
+
+IMPORT_SECONDS = 60.0
 
 
 def csrf_of(page: httpx2.Response) -> str:
@@ -198,7 +205,91 @@ def test_pasted_lines_are_imported_and_what_is_rejected_is_said(console: Console
         assert scalar(conn, "select detail from audit where verb = 'recipients.import'")["rejected"] == 1
     assert list((console.home / "imports").iterdir()) == []
     assert send(browser, "/recipients/import", lines=" ").status_code == 422
+    nameless = send(browser, "/recipients/import", lines='"email\nx')
+    assert "the pasted text" in nameless.text
+    assert str(console.home) not in nameless.text
     assert browser.get("/recipients/import", params={"stored": "1", "rejects": "../midsource.toml"}).status_code == 200
+
+
+def upload(browser: httpx2.Client, content: bytes, csrf: str | None = None, **given: str) -> httpx2.Response:
+    """Send a file with the form of the import page."""
+    token = csrf_of(browser.get("/recipients/import")) if csrf is None else csrf
+    file = {"file": ("Kunden & Freunde.csv", content, "text/csv")}
+    return browser.post(
+        "/recipients/import", data={"csrf": token, "lines": "", **given}, files=file, timeout=IMPORT_SECONDS
+    )
+
+
+def test_a_file_is_imported_and_its_rejected_lines_are_handed_out(console: Console, browser: httpx2.Client) -> None:
+    lines = [f"person{n}@x.example,Zo\u00e9".encode("cp1252") for n in range(10_000)]
+    page = upload(
+        browser, b"email,first_name\n" + b"\n".join([*lines, b"no address,Bea", b"=cmd()@,x,y"]), list="Uploaded"
+    )
+    assert page.status_code == 200, page.text
+    assert "The lines are imported." in page.text
+    assert "10,000" in page.text
+    assert "Line 10002:" in page.text
+    with console.database.connection() as conn:
+        assert scalar(conn, "select count(*) from list_member") == 10_000
+        assert scalar(conn, "select first_name from recipient where email = 'person7@x.example'") == "Zo\u00e9"
+        assert scalar(conn, "select detail from audit where verb = 'recipients.import'")["rejected"] == 2
+    link = re.search(r'href="(/recipients/import/rejects[^"]+)"', page.text)
+    assert link is not None
+    rejects = browser.get(link[1])
+    assert rejects.headers["content-disposition"].startswith("attachment")
+    assert [row[:2] for row in csv.reader(io.StringIO(rejects.text))][1:] == [
+        ["10002", "email: 'no address' has no @"],
+        ["10003", "3 columns, the header has 2"],
+    ]
+    assert list((console.home / "imports").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../midsource.toml", "pasted-x-20260101T000000.csv", "upload-a-20260101T000000.csv/.."]
+)
+def test_no_other_file_is_handed_out_as_rejected_lines(console: Console, browser: httpx2.Client, name: str) -> None:
+    (console.home / "midsource.toml").touch()
+    assert browser.get("/recipients/import/rejects", params={"name": name}).status_code == 404
+
+
+def test_what_is_wrong_with_a_file_is_said_by_the_name_it_came_with(console: Console, browser: httpx2.Client) -> None:
+    refused = upload(browser, b"", list="Nobody")
+    assert refused.status_code == 422
+    assert "Kunden &amp; Freunde.csv has no header line" in refused.text
+    assert str(console.home) not in refused.text
+    assert upload(browser, b"email\na@x.example", lines="email\nb@x.example").status_code == 422
+    with console.database.connection() as conn:
+        assert scalar(conn, "select count(*) from recipient") == 0
+
+
+def test_a_file_from_elsewhere_or_too_large_changes_nothing(
+    console: Console, browser: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upload(browser, b"email\na@x.example", csrf="another").status_code == 403
+    huge = b"email\n" + b"x" * people_import.MAX_FILE_BYTES
+    assert upload(browser, huge).status_code == 413
+    broken = {"content-type": "multipart/form-data; boundary=x"}
+    assert browser.post("/recipients/import", content=b"nothing", headers=broken).status_code in (400, 415)
+    monkeypatch.setattr("midsource.web.uploads.UPLOAD_SECONDS", 0.2)
+    csrf = csrf_of(browser.get("/recipients/import"))
+
+    def slowly() -> Iterator[bytes]:
+        yield b'--x\r\ncontent-disposition: form-data; name="csrf"\r\n\r\n' + csrf.encode()
+        time.sleep(1)
+        yield b"\r\n--x--\r\n"
+
+    length = {
+        "content-length": str(
+            len(
+                b"".join(
+                    (b'--x\r\ncontent-disposition: form-data; name="csrf"\r\n\r\n', csrf.encode(), b"\r\n--x--\r\n")
+                )
+            )
+        )
+    }
+    assert browser.post("/recipients/import", content=slowly(), headers={**broken, **length}).status_code == 408
+    with console.database.connection() as conn:
+        assert scalar(conn, "select count(*) from recipient") == 0
 
 
 def test_pages_without_a_database_say_so(tmp_path: Path, free_port: int) -> None:

@@ -1,7 +1,7 @@
 """Routes that say what they need: the guard finds out who asks, a route decides whether that visitor may.
 
-``Page`` answers GET, ``Action`` answers POST with the fields of a form. Both take the permission they need; a route that
-names none cannot be made, and ``refuse_open_routes`` keeps any other kind out of the app: default deny. ``OpenPage`` and
+``Page`` answers GET, ``Action`` answers POST with the fields of a form, ``Upload`` with those and a file. All take the permission
+they need; a route that names none cannot be made, and ``refuse_open_routes`` keeps any other kind out of the app: default deny. ``OpenPage`` and
 ``OpenAction`` say themselves that they are for everybody: logging in.
 
 An action reads at most MAX_FORM_BYTES, and nothing is done before the form's ``csrf`` (or the header
@@ -15,6 +15,8 @@ import hmac
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from urllib.parse import parse_qsl
 
+from anyio import CapacityLimiter
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -22,13 +24,15 @@ from starlette.types import Receive, Scope, Send
 
 from midsource.model.errors import Bug
 from midsource.security.roles import Permission, Visitor
-from midsource.web import bodies, problems
+from midsource.web import bodies, problems, uploads
 
 MAX_FORM_BYTES = 2_000_000
 """The largest form holds a template: 1 MB of HTML is more than any provider shows."""
 MAX_OPEN_FORM_BYTES = 16_000
 """Anybody may send it: a name and a password."""
 MAX_FIELDS = 200
+UPLOADS_AT_ONCE = 2
+"""Forms with a file that are received and worked on at the same time."""
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf"
 
@@ -79,6 +83,39 @@ class Action(Permitted):
             return await endpoint(request, await _form(request))
 
         super().__init__(path, with_form, needs=needs, methods=["POST"])
+
+
+class Upload(Permitted):
+    """Something that a form with a file asks for: POST. The file, None where none was chosen, is closed afterwards.
+
+    The form's csrf is looked at when all has arrived, and before anything is done with it. UPLOADS_AT_ONCE are received at the
+    same time; others wait, and bring nothing meanwhile.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[[Request, Form, UploadFile | None], Awaitable[Response]],
+        *,
+        needs: Permission,
+        limit_bytes: int,
+    ) -> None:
+        receiving = CapacityLimiter(UPLOADS_AT_ONCE)
+
+        async def with_file(request: Request) -> Response:
+            if _kind(request) != uploads.MULTIPART:
+                return await endpoint(request, await _form(request), None)
+            async with receiving:
+                form, file = await uploads.receive(request, limit_bytes)
+                try:
+                    csrf = form.pop(CSRF_FIELD, "") or request.headers.get(CSRF_HEADER, "")
+                    require_csrf(visitor_of(request.scope), csrf)
+                    return await endpoint(request, form, file)
+                finally:
+                    if file is not None:
+                        await file.close()
+
+        super().__init__(path, with_file, needs=needs, methods=["POST"])
 
 
 class Open(Route):
@@ -141,9 +178,13 @@ async def _form(request: Request) -> Form:
     return form
 
 
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def _fields(request: Request, limit_bytes: int) -> tuple[Form, str]:
     """Return the fields of the form in the body, and apart from them its csrf."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(request)
     if kind != "application/x-www-form-urlencoded":
         raise problems.UnknownEncoding(f"a form of type {kind[:60]!r} cannot be read", "send it from the page itself")
     body = await bodies.read(request, limit_bytes)
