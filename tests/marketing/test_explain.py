@@ -141,17 +141,17 @@ FATES: tuple[tuple[dict[str, object], tuple[str, ...]], ...] = (
     ),
     (
         {"state": 1, "attempts": 1, "revision": 2, "reply": "250 2.0.0 queued", "message_id": "m1@x"},
-        (TAKEN, "Sent after 1 attempts, 2026-03-01 12:00:00 UTC: 250 2.0.0 queued", "Message-ID m1@x."),
+        (TAKEN, "Sent after 1 attempt, 2026-03-01 12:00:00 UTC: 250 2.0.0 queued", "Message-ID m1@x."),
     ),
     (
         {"state": 2, "reason": 1, "attempts": 1, "revision": 2, "reply": "550 5.1.1 no such user"},
-        (TAKEN, "Failed (user unknown) after 1 attempts, 2026-03-01 12:00:00 UTC: 550 5.1.1 no such user"),
+        (TAKEN, "Failed (user unknown) after 1 attempt, 2026-03-01 12:00:00 UTC: 550 5.1.1 no such user"),
     ),
     (
         {"state": 62, "attempts": 1, "revision": 2},
         (
             TAKEN,
-            "Uncertain after 1 attempts, 2026-03-01 12:00:00 UTC",
+            "Uncertain after 1 attempt, 2026-03-01 12:00:00 UTC",
             "The body went out and no reply was recorded; the delivery's policy is hold.",
         ),
     ),

@@ -52,6 +52,7 @@ def test_the_rate_is_that_of_the_last_minute_and_gives_the_time() -> None:
         ({"untried": 0}, Outlook.RETRIES),
         ({"latest": Count(ago(600), 4_000)}, Outlook.STILL),
         ({"latest": Count(ago(600), 4_000), "heard_at": ago(610)}, Outlook.OLD),
+        ({"latest": Count(ago(600), 4_000), "heard_at": ago(180)}, Outlook.OLD),
         ({"latest": Count(ago(600), 4_000), "heard_at": None}, Outlook.OLD),
         ({"latest": Count(ago(600), 4_000), "untried": 0}, Outlook.RETRIES),
         ({"latest": Count(ago(2), 1), "untried": 2_000_000_000}, Outlook.UNKNOWN),

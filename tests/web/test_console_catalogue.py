@@ -92,7 +92,7 @@ ENUMERATED = {
         "recompute",
     },
     "job": {"prepare", "handover", "order", "under_way", "waiting", "finished", "failed", "aborted"},
-    "sandbox": {"absent", "garbled", "slow", "refuses"},
+    "sandbox": {"absent", "stopped", "garbled", "slow", "refuses"},
     "problem": {"403", "404", "421", "421_how", "422", "429", "500", "503", "503_how"},
 }
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import smtplib
@@ -16,6 +17,9 @@ import httpx2
 import pytest
 from tests.web.console_scene import HOSTILE
 from tests.web.console_served import Console
+
+from midsource.config import Config, InstanceConfig, SandboxConfig
+from midsource.web.console.pages.inbox import Inbox, Unreachable
 
 SANDBOX = "import sys; from pathlib import Path; from midsource.sandbox.app import run; run(Path(sys.argv[1]))"
 START_SECONDS = 30
@@ -108,3 +112,10 @@ def test_a_sandbox_that_has_gone_is_said(console: Console, browser: httpx2.Clien
     assert "Distinct messages" in browser.get("/sandbox?lang=en").text
     (console.home / "sandbox" / "ports.json").write_text(ports.replace(str(json.loads(ports)["http"]), "1"))
     assert "The sandbox does not answer: the connection is refused." in browser.get("/sandbox").text
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_sandbox_that_was_stopped_is_told_from_none(tmp_path: Path, is_enabled: bool) -> None:
+    mid = InstanceConfig("mid1", "mid", port=1)
+    found = asyncio.run(Inbox(Config(tmp_path, instances=(mid,), sandbox=SandboxConfig(is_enabled))).look(None))
+    assert found == (Unreachable("stopped", {"name": "sandbox@mid1"}) if is_enabled else Unreachable("absent", {}))

@@ -29,6 +29,7 @@ PATHS = (
     "/keys",
     "/keys/{key}/revoke",
     "/audit",
+    "/api/v1/docs",
 )
 LANGUAGE = {390: "pt", 768: "fr", 1280: "en"}
 """Each width in another language: the longest words on the narrowest screen."""

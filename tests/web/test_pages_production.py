@@ -266,7 +266,9 @@ def test_an_account_is_added_renamed_and_switched_off(stage: Stage, browser: htt
     assert post(browser, "/accounts/second/rename", label=" ").status_code == 422
     assert "Second mid" in seen(post(browser, "/accounts/second/rename", label="Second mid"))
     assert post(browser, "/accounts/second/link", url="ftp://x", key=KEY).status_code == 422
-    assert "0 deliveries are handed over" in seen(browser.get("/accounts/second/off"))
+    asked = seen(browser.get("/accounts/second/off"))
+    assert "Nothing more is handed over" in asked
+    assert "0 deliveries" not in asked
     assert "switched off" in seen(post(browser, "/accounts/second/off"))
     assert "It is switched on." in seen(post(browser, "/accounts/second/on"))
     done = [verb for verb, subject in audited(stage) if subject == "second"]

@@ -193,7 +193,7 @@ def _fate(conn: Connection, delivery: Delivery, row: LogEntry) -> list[str]:
         return [*lines, *_unreported(delivery, state, at)]
     said = f": {row.reply}" if row.reply else ""
     because = f" ({reason.label})" if reason else ""
-    lines.append(f"{state.label.capitalize()}{because} after {row.attempts} attempts, {at}{said}")
+    lines.append(f"{state.label.capitalize()}{because} after {_attempts(row.attempts)}, {at}{said}")
     if state is MessageState.DEFERRED:
         lines += _next_try(delivery, row)
     if state is MessageState.UNCERTAIN:
@@ -253,7 +253,11 @@ def _part_of(conn: Connection, delivery: Delivery, log_id: int) -> str:
     part, state, attempts, acknowledged_at = row
     if state == "acknowledged":
         return f"Part {part} was taken by {delivery.account} at {acknowledged_at:%Y-%m-%d %H:%M:%S} UTC."
-    return f"Part {part} is stored and not yet taken by {delivery.account} ({attempts} attempts)."
+    return f"Part {part} is stored and not yet taken by {delivery.account} ({_attempts(attempts)})."
+
+
+def _attempts(n: int) -> str:
+    return f"{n} attempt{'' if n == 1 else 's'}"
 
 
 def _target_of(delivery: Delivery) -> str:

@@ -37,7 +37,7 @@ class Outlook(StrEnum):
     NOT_STARTED = "not_started"
     PAUSED = "paused"
     OLD = "old"
-    """The figures are old, because the mid has not been heard since."""
+    """The figures are old, and the mid has not been heard for a while."""
     STILL = "still"
     """The mid answers, and nothing has moved for a while."""
     RETRIES = "retries"
@@ -93,7 +93,7 @@ def _running(standing: Standing, now: datetime) -> Forecast:
     if latest is None:
         return Forecast(Outlook.UNKNOWN, deferred=deferred)
     quiet = (now - latest.at).total_seconds() > QUIET_SECONDS
-    if quiet and not _heard(standing, latest):
+    if quiet and not _heard(standing, latest, now):
         return Forecast(Outlook.OLD, deferred=deferred)
     rate = 0.0 if quiet else _rate(standing)
     if standing.untried == 0 and deferred:
@@ -115,7 +115,7 @@ def sentence(told: Forecast) -> str:
         Outlook.OVER: "",
         Outlook.NOT_STARTED: "",
         Outlook.PAUSED: "It does not send: no estimate.",
-        Outlook.OLD: "The figures are old and the mid has not been heard since: no estimate.",
+        Outlook.OLD: "The figures are old and the mid has not been heard for a while: no estimate.",
         Outlook.STILL: "The mid answers and nothing has moved for a while: no estimate.",
         Outlook.RETRIES: f"{rate}only {told.deferred} deferred messages are left, tried again about every {spoken(told.seconds or 0)}.",
         Outlook.UNKNOWN: f"{rate}no estimate yet.",
@@ -123,9 +123,12 @@ def sentence(told: Forecast) -> str:
     }[told.outlook]
 
 
-def _heard(standing: Standing, latest: Count) -> bool:
-    """Tell whether the mid answered after it gave these figures, so that it would have told of a change."""
-    return standing.heard_at is not None and (standing.heard_at - latest.at).total_seconds() > QUIET_SECONDS / 3
+def _heard(standing: Standing, latest: Count, now: datetime) -> bool:
+    """Tell whether the mid answers, and answered after it gave these figures, so that it would have told of a change."""
+    heard = standing.heard_at
+    if heard is None or (now - heard).total_seconds() > QUIET_SECONDS:
+        return False
+    return (heard - latest.at).total_seconds() > QUIET_SECONDS / 3
 
 
 def _rate(standing: Standing) -> float | None:

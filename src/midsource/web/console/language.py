@@ -27,10 +27,10 @@ class Words:
         """Tell whether there is a text: for names that others may add to, such as technical workflows."""
         return key in texts(self.language)
 
-    def count(self, key: str, n: int) -> str:
+    def count(self, key: str, n: int, **values: object) -> str:
         """Return the text for ``n`` things: ``key_one`` or ``key_other``. French counts nothing as one."""
         one = n in (0, 1) if self.language == "fr" else n == 1
-        return self(f"{key}_{'one' if one else 'other'}", n=n)
+        return self(f"{key}_{'one' if one else 'other'}", n=n, **values)
 
     def number(self, n: int) -> str:
         """Write a whole number with its thousands apart."""

@@ -11,13 +11,13 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import httpx2
 import msgspec
 
+from midsource.config import Config
 from midsource.model.errors import NotFound
 
 ANSWER_SECONDS = 1.0
@@ -160,8 +160,10 @@ class _Ports(msgspec.Struct, frozen=True):
 class Inbox:
     """Asks the sandbox of one home."""
 
-    def __init__(self, home: Path) -> None:
-        self._ports = home / "sandbox" / "ports.json"
+    def __init__(self, config: Config) -> None:
+        self._ports = config.home / "sandbox" / "ports.json"
+        beside = [mid.name for mid in config.instances if mid.role == "mid" and mid.transport == "sandbox"]
+        self._process = f"sandbox@{beside[0]}" if beside and config.sandbox.enabled else ""
 
     async def look(self, query: Query | None) -> Held | Unreachable:
         """Return what it holds, with the messages of ``query`` (None: none)."""
@@ -196,7 +198,7 @@ class Inbox:
     async def _asked(self, ask: Callable[[httpx2.AsyncClient, str], Awaitable[T]]) -> T | Unreachable:
         port = self._port()
         if port is None:
-            return Unreachable("absent", {})
+            return Unreachable("stopped", {"name": self._process}) if self._process else Unreachable("absent", {})
         address = f"http://127.0.0.1:{port}"
         try:
             async with asyncio.timeout(ANSWER_SECONDS), _client(address) as client:

@@ -34,7 +34,7 @@ MAIL_POLICY = (
 
 def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
-    inbox = Inbox(frame.config.home)
+    inbox = Inbox(frame.config)
 
     async def listing(request: Request) -> Response:
         query = _query(request)

@@ -19,7 +19,7 @@ from midsource.web.routing import Page
 
 def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
-    inbox = Inbox(frame.config.home)
+    inbox = Inbox(frame.config)
 
     async def status(request: Request) -> Response:
         found = await frame.reader.read(partial(overview.overview, now=frame.clock.now()))
