@@ -85,7 +85,6 @@ def test_every_answer_has_the_policy_and_is_not_kept(browser: httpx2.Client, sce
         ]
         answers += [stranger.get("/"), browser.post("/"), browser.get("/", headers={"host": "evil.test"})]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 404, 422, 401, 405, 421]
-    assert ">There is nothing at this address." in answers[3].text
     for answer in answers:
         assert answer.headers["content-security-policy"] == POLICY
         assert answer.headers["cache-control"] == "no-store"

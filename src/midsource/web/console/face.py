@@ -147,7 +147,7 @@ class _Dress:
     def _page(self, status: int, refused: Problem) -> Response:
         words = Words(language_of(self._scope))
         shown = status if words.has(f"problem.{status}") else (500 if status >= 500 else 422)
-        cause, remedy = (f"{text[0].upper()}{text[1:]}." if text else "" for text in (refused.cause, refused.remedy))
+        cause, remedy = (f"{text}." if text else "" for text in (refused.cause, refused.remedy))
         return HTMLResponse(
             render(
                 "problem.html", words, status=shown, cause=cause, remedy=remedy, code=refused.code,
