@@ -45,6 +45,7 @@ GROUPS = {
     "workflow": ("workflow", "Technical workflows: list, show, run now, restart, journal"),
     "doctor": ("doctor", "Look at everything, say what is wrong, why, and what to do; mend what is safe"),
     "cleanup": ("cleanup", "Remove what was kept for its time: a run at once, or a dry run"),
+    "maintenance": ("maintenance", "Upkeep of the database: status, vacuum, reindex, actions"),
     "bench": ("bench", "Measure what this machine does, beside limits and peers of the same run"),
     "operator": ("operator", "Who may log in to the console: add, password, roles, list, disable"),
     "api-key": ("api_key", "Keys of programs that use the API: add, list, revoke"),

@@ -93,6 +93,11 @@ def run_now(conn: Connection, name: str, by: str, *, after_seconds: float = 0) -
     return int(run)
 
 
+def bring_forward(conn: Connection, name: str, at: datetime) -> None:
+    """Let the next tick of ``name`` come no later than ``at``: what a run could not do yet is then done."""
+    conn.execute("update workflow set next_at = least(next_at, %s) where name = %s", (at, name))
+
+
 def restart(conn: Connection, name: str, by: str, now: datetime, *, after_seconds: float = 0) -> int:
     """Abort what is unfinished, clear flag and back-off, start, and ask for a run; return its id.
 

@@ -28,6 +28,7 @@ from midsource.model.options import (
 from midsource.policy import position
 from midsource.policy.retry import MAX_RETRIES
 from midsource.store.database import Connection, scalar
+from midsource.store.maintenance import settings
 from midsource.store.options import KEPT_SECONDS, OptionTable, audited
 
 BOUNDS = {
@@ -102,7 +103,7 @@ class MarketingOptions(OptionTable):
         raise NotFound(f"there is no option {name!r}", "see `midsource option list`")
 
 
-TABLE = MarketingOptions(MARKETING_OPTIONS, counts=BOUNDS, delays=DELAYS)
+TABLE = MarketingOptions(MARKETING_OPTIONS, counts=BOUNDS, delays=DELAYS, forms=settings.FORMS)
 list_options, view, get_value = TABLE.list_options, TABLE.view, TABLE.get_value
 integer, seconds, set_value, revert = TABLE.integer, TABLE.seconds, TABLE.set_value, TABLE.revert
 

@@ -1,4 +1,4 @@
-"""The options of a mid: how long `cleanup` keeps what (store/options.py reads and checks them)."""
+"""The options of a mid: how long `cleanup` keeps what, when maintenance acts (store/options.py reads and checks them)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from midsource.model.options import (
     UNPULLED_DELAY,
     WORKFLOW_DELAY,
 )
+from midsource.store.maintenance import settings
 from midsource.store.options import KEPT_SECONDS, OptionTable
 
 _NAMES = (BROAD_LOG_DELAY, OUTCOME_DELAY, UNPULLED_DELAY, DELIVERY_DELAY, WORKFLOW_DELAY, AUDIT_DELAY)
-TABLE = OptionTable(MID_OPTIONS, counts={}, delays=dict.fromkeys(_NAMES, KEPT_SECONDS))
+TABLE = OptionTable(MID_OPTIONS, counts={}, delays=dict.fromkeys(_NAMES, KEPT_SECONDS), forms=settings.FORMS)

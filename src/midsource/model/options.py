@@ -47,6 +47,18 @@ _CLEANUP = (
     Option(LAST_CLEANUP, "", "time", "when cleanup last did all of its steps", written_by="cleanup"),
 )
 
+MAINTENANCE_MODE = "Maintenance_Mode"
+MAINTENANCE_WINDOW = "Maintenance_Window"
+MAINTENANCE_ZONE = "Maintenance_Zone"
+NO_STATS = "XtkCleanup_NoStats"
+
+_MAINTENANCE = (
+    Option(MAINTENANCE_MODE, "execute", "execute or advise", "whether maintenance acts, or keeps its plan for the DBA"),
+    Option(MAINTENANCE_WINDOW, "02:00-05:00", "hours", "when little is going on: maintenance acts then"),
+    Option(MAINTENANCE_ZONE, "UTC", "time zone", "on whose clock these hours are meant"),
+    Option(NO_STATS, "0", "0, 1 or 2", "1: maintenance neither vacuums nor analyses; 2: it analyses alone"),
+)
+
 MARKETING_OPTIONS = (
     Option("NmsMidSourcing_PrepareFlow", "3", "calls", "parallel uploads of delivery parts to one mid"),
     Option("NmsBroadcast_MidAnalyzeBatchSize", "2000", "rows", "recipients in one delivery part, before it adapts"),
@@ -62,6 +74,7 @@ MARKETING_OPTIONS = (
     Option(MAILBOX_FULL_DELAY, "30d", "d", "how long a full mailbox stays in quarantine"),
     Option(JOB_LOG_DELAY, "90d", "d", "how long journals of jobs and failed calls over the link are kept"),
     *_CLEANUP,
+    *_MAINTENANCE,
 )
 
 MID_OPTIONS = (
@@ -70,4 +83,5 @@ MID_OPTIONS = (
     Option(UNPULLED_DELAY, "60d", "d", "how long results are kept that an account has not pulled"),
     Option(DELIVERY_DELAY, "180d", "d", "how long counters of deliveries are kept whose ledger is gone"),
     *_CLEANUP,
+    *_MAINTENANCE,
 )

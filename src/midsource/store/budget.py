@@ -21,12 +21,14 @@ ENGINE_POOL = 5
 """The engine's own pool: polling the queue, recording slices."""
 LEADER = 1
 """The session that holds the leader's lock."""
+MAINTENANCE = 1
+"""The session of databaseMaintenance: its statements run outside any transaction, for longer than a pool's may."""
 MTA_POOL = 4
 """Leasing, settling, rendering ahead, beat."""
 
 BUDGET = {
     "web": WEB_POOL + WEB_PAGES + WEB_ACCESS,
-    "worker": WORKER_POOL + ENGINE_POOL + LEADER,
+    "worker": WORKER_POOL + ENGINE_POOL + LEADER + MAINTENANCE,
     "mta": MTA_POOL,
     "sandbox": 0,
 }

@@ -9,8 +9,8 @@ bounds as the nearest bound, so that no option can stop the work that reads it. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from midsource.model.durations import UNITS, parse_duration, show_bounds
@@ -56,6 +56,8 @@ class OptionTable:
     known: Sequence[Option]
     counts: Mapping[str, tuple[int, int]]
     delays: Mapping[str, tuple[int, int]]
+    forms: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    """Options of another form: what returns a value as it is kept, or raises UserError."""
 
     def list_options(self, conn: Connection) -> list[OptionView]:
         """Return every option in the order of the table."""
@@ -157,6 +159,8 @@ class OptionTable:
     def _checked(self, option: Option, value: str) -> str:
         """Return the value as it is kept, or raise UserError with the accepted form."""
         text = value.strip()
+        if option.name in self.forms:
+            return self.forms[option.name](text)
         if option.name in self.delays:
             return _checked_delay(option, text, self.delays[option.name])
         if option.unit == "0 or 1":

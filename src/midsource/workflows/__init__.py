@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from midsource.workflows import cleanup, delivery_counters, delivery_logs, doctor, reconcile
+from midsource.workflows import cleanup, database_maintenance, delivery_counters, delivery_logs, doctor, reconcile
 
-WORKFLOWS: tuple[ModuleType, ...] = (delivery_counters, delivery_logs, cleanup, doctor, reconcile)
+WORKFLOWS: tuple[ModuleType, ...] = (delivery_counters, delivery_logs, cleanup, database_maintenance, doctor, reconcile)

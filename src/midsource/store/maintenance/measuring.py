@@ -1,0 +1,49 @@
+"""Measure an instance's database once: everything `maintenance status`, the workflow and the doctor decide by.
+
+Read only, on one autocommit connection, each statement bounded (``STATEMENT_SECONDS``). Measuring 300 relations takes about a quarter
+of a second.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import psycopg
+
+from midsource.model.maintenance import Measures
+from midsource.store.database import Connection
+from midsource.store.maintenance import relations, server, tuples
+
+STATEMENT_SECONDS = 10
+"""A catalogue that takes longer to read is itself bloated; then the caller hears of a time limit."""
+
+
+LOCK_SECONDS = 2
+"""Who holds a table all to himself for longer (ALTER TABLE, VACUUM FULL by hand) is not waited for."""
+
+
+def measure(conn: Connection, now: datetime) -> Measures:
+    """Return what is so at ``now``. Raises StatementTimeout where the catalogue cannot be read in time."""
+    conn.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'")
+    conn.execute(f"set lock_timeout = '{LOCK_SECONDS}s'")
+    try:
+        whole, unseen = server.server(conn)
+        try:
+            with conn.transaction():
+                tables, indexes, oids = relations.relations(conn)
+        except psycopg.errors.LockNotAvailable:
+            tables, indexes, oids = relations.relations(conn, waits=False)
+            unseen.append("a table is locked by somebody, so sizes are those of the last vacuum or analysis")
+        schema = tuples.schema_of(conn)
+        if schema is not None:
+            tables, indexes = tuples.measured(conn, schema, tables, indexes, oids)
+    finally:
+        conn.execute("reset statement_timeout")
+        conn.execute("reset lock_timeout")
+    foreign = [table.name for table in tables if not table.is_mine]
+    if foreign:
+        unseen.append(
+            f"{len(foreign)} tables belong to another role and cannot be maintained ({', '.join(foreign[:5])}): "
+            f"alter table … owner to {conn.info.user}"
+        )
+    return Measures(now, whole, tables, indexes, tuple(unseen), has_pgstattuple=schema is not None)
