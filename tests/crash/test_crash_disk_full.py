@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.crash.full_disk import FullDisk, disk, family, ways
 from tests.crash.progress import Eye, Progress
 
 from midsource.bench.lab.accounting import account_everybody
+from midsource.bench.machine import family
 from midsource.cli.ground import Home
 from midsource.model.message import MessageState
 from midsource.supervise.control import ControlClient
 from midsource.supervise.places import HomeFiles
 from midsource.supervise.state import State
 from midsource.testing.field import Field
+from midsource.testing.full_disk import FullDisk, disk, ways
 
 pytestmark = pytest.mark.slow
 SENT, UNCERTAIN = 1, 62

@@ -58,7 +58,7 @@ class Machine(Home):
     """One machine. ``host``: its name."""
 
     def __init__(self, folder: Path, host: str, config: str) -> None:
-        self.path = folder
+        super().__init__(folder)
         self.host = host
         folder.mkdir(mode=0o700)
         (folder / "midsource.toml").write_text(config, encoding="utf-8")
@@ -76,13 +76,9 @@ class Machine(Home):
             cursor = conn.execute(statement.encode(), params)
             return list(cursor.fetchall()) if cursor.description else []
 
-    def processes(self) -> dict[str, int]:
-        """Return the processes of this machine that run, by name."""
-        return {row["name"]: row["pid"] for row in self.json("ps")["processes"] if row["state"] == "running"}
-
     def lose_power(self) -> None:
         """Kill -9 everything on this machine at once."""
-        pids = [self.pid("supervisor"), *self.processes().values()]
+        pids = [self.pid("supervisor"), *self.running().values()]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

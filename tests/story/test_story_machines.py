@@ -62,7 +62,7 @@ def goes_on(both: TwoMachines, machine: Machine) -> None:
 
 def test_each_kind_of_process_lives_twice(pair: TwoMachines) -> None:
     for machine in pair.machines:
-        assert sorted(machine.processes()) == sorted(KINDS)
+        assert sorted(machine.running()) == sorted(KINDS)
     hosts = {row[0] for row in pair.machines[0].rows("mid1", "select distinct host from process")}
     assert len(hosts) in (1, 2)
     for instance, each in (("marketing", 4), ("mid1", 6)):

@@ -66,15 +66,15 @@ def light_sink(bench: Bench, delay_ms: int = 0) -> LightSink:
     return LightSink(int(port), child.pid)
 
 
-def compiled(folder: Path) -> Path:
-    """Compile the light sink into ``folder``; raises Failed where there is no C compiler, or no Linux."""
+def compiled(folder: Path, source: Path = SOURCE, *options: str) -> Path:
+    """Compile a small C program of ours into ``folder``; raises Failed where there is no C compiler, or no Linux."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise Failed("the sink of this row is written in C and there is no compiler", "install cc, then repeat")
-    program = folder / "light_sink"
+        raise Failed(f"{source.name} is written in C and there is no compiler", "install cc, then repeat")
+    program = folder / source.stem
     try:
         done = subprocess.run(
-            [compiler, "-O2", "-o", program, SOURCE],
+            [compiler, "-O2", "-o", program, source, *options],
             capture_output=True,
             text=True,
             timeout=COMPILE_SECONDS,
@@ -86,5 +86,5 @@ def compiled(folder: Path) -> Path:
         ) from exc
     if done.returncode:
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
-        raise Failed(f"{compiler} does not compile the sink ({first.strip()})", "it needs Linux: epoll")
+        raise Failed(f"{compiler} does not compile {source.name} ({first.strip()})", "it needs Linux")
     return program

@@ -22,9 +22,10 @@ from typing import Any
 import httpx2
 import psycopg
 
+from midsource.cli.launching import rows_of
 from midsource.cli.session import embedded, serving
 from midsource.cli.setup import free_port
-from midsource.config import load
+from midsource.config import environment, load
 from midsource.model.delivery import FINAL, DeliveryState
 from midsource.model.errors import Failed, MidsourceError
 from midsource.model.message import MessageState
@@ -66,8 +67,9 @@ class Done:
 class Home:
     """One home folder. ``end`` stops everything and removes it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
         self.path = folder
+        self.env = {**environment(), **(env or {})}
         self.port = free_port(20_000 + os.getpid() % 500 * PORTS_APART)
 
     def run(self, *words: str, code: int | None = 0, seconds: float = COMMAND_SECONDS) -> Done:
@@ -76,13 +78,13 @@ class Home:
             words, code, [sys.executable, "-P", "-m", "midsource", "--home", str(self.path), *words], seconds
         )
 
-    @staticmethod
-    def ended(words: Sequence[str], code: int | None, argv: Sequence[str], seconds: float) -> Done:
+    def ended(self, words: Sequence[str], code: int | None, argv: Sequence[str], seconds: float) -> Done:
         """Run ``argv`` to its end. Raises Failed where that takes too long, or where it does not end with ``code``."""
         try:
             done = subprocess.run(
-                argv, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL
-            )
+                argv, capture_output=True, text=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL,
+                env=self.env,
+            )  # fmt: skip
         except subprocess.TimeoutExpired as exc:
             raise Failed(f"`midsource {' '.join(words)}` did not end in {seconds:.0f} s", LOOK_AT_LOGS) from exc
         if code is not None and done.returncode != code:
@@ -114,6 +116,13 @@ class Home:
             return int(str(ControlClient(self.path).call("status")["pid"]))
         rows = {row["name"]: row for row in self.json("ps")["processes"]}
         return int(rows[name]["pid"])
+
+    def running(self) -> dict[str, int]:
+        """Return the processes that run now, by name, with their pids; nothing while there is no supervisor."""
+        with contextlib.suppress(MidsourceError, KeyError, ValueError):
+            rows = rows_of(ControlClient(self.path).call("ps"))
+            return {row["name"]: row["pid"] for row in rows if row["state"] == "running"}
+        return {}
 
     def kill(self, name: str) -> None:
         """Kill -9 a process, and wait until it is gone."""

@@ -47,6 +47,7 @@ GROUPS = {
     "cleanup": ("cleanup", "Remove what was kept for its time: a run at once, or a dry run"),
     "maintenance": ("maintenance", "Upkeep of the database: status, vacuum, reindex, actions"),
     "bench": ("bench", "Measure what this machine does, beside limits and peers of the same run"),
+    "lab": ("lab", "Years of logs and minutes of faults, for drills and proofs"),
     "operator": ("operator", "Who may log in to the console: add, password, roles, list, disable"),
     "api-key": ("api_key", "Keys of programs that use the API: add, list, revoke"),
     "audit": ("audit", "Show who did what, to what, when"),

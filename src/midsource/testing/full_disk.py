@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -81,23 +82,11 @@ def disk(way: str, folder: Path, megabytes: int, pids: Callable[[], Iterable[int
     if way == "limit":
         yield SizeLimit(pids)
         return
+    mount, umount = (shutil.which(name) or name for name in ("mount", "umount"))
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=711", "tmpfs", str(folder)], check=True, timeout=10
+        [mount, "-t", "tmpfs", "-o", f"size={megabytes}m,mode=711", "tmpfs", str(folder)], check=True, timeout=10
     )
     try:
         yield Tmpfs(folder)
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=10)
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and everything below it."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found = [pid]
-    for one in found:
-        found += children.get(one, [])
-    return found
+        subprocess.run([umount, "--lazy", str(folder)], check=True, timeout=10)
