@@ -49,6 +49,13 @@ class SandboxConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressConfig:
+    """Requests to addresses that operators enter: webhooks of supervisors."""
+
+    private_networks: bool = False  # also to loopback and private addresses. Default: false
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceConfig:
     """One instance: its role, database, address, and how many processes of each kind `up` runs."""
 
@@ -76,6 +83,7 @@ class Config:
     home: Path
     postgres: PostgresConfig = PostgresConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    egress: EgressConfig = EgressConfig()
     instances: tuple[InstanceConfig, ...] = ()
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -146,18 +154,19 @@ class _Reader:
         self._origin: dict[str, str] = {}
 
     def config(self, home: Path, document: dict[str, Any]) -> Config:
-        known = {"postgres", "sandbox", "instances"}
+        known = {"postgres", "sandbox", "egress", "instances"}
         self._problems += [
             f"{key}: unknown section (expected {', '.join(sorted(known))})" for key in document.keys() - known
         ]
         postgres = self._section(PostgresConfig, "postgres", document.get("postgres", {}))
         sandbox = self._section(SandboxConfig, "sandbox", document.get("sandbox", {}))
+        egress = self._section(EgressConfig, "egress", document.get("egress", {}))
         instances = tuple(self._instances(document.get("instances", {})))
         if not self._problems:
             self._cross_check(postgres, instances)
         if self._problems:
             raise ConfigError(self._problems)
-        return Config(home=home, postgres=postgres, sandbox=sandbox, instances=instances, origin=self._origin)
+        return Config(home, postgres, sandbox, egress, instances, self._origin)
 
     def _instances(self, table: Any) -> list[InstanceConfig]:
         if not isinstance(table, dict):

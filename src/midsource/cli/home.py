@@ -80,7 +80,7 @@ def check(ctx: typer.Context) -> None:
 def effective(config: Config) -> dict[str, object]:
     """Return every key of the configuration with its value; passwords in URLs are masked."""
     values: dict[str, object] = {}
-    for section in ("postgres", "sandbox"):
+    for section in ("postgres", "sandbox", "egress"):
         values |= {f"{section}.{key}": value for key, value in asdict(getattr(config, section)).items()}
     for instance in config.instances:
         for field in fields(instance):

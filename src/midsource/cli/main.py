@@ -46,6 +46,7 @@ GROUPS = {
     "doctor": ("doctor", "Look at everything, say what is wrong, why, and what to do; mend what is safe"),
     "cleanup": ("cleanup", "Remove what was kept for its time: a run at once, or a dry run"),
     "maintenance": ("maintenance", "Upkeep of the database: status, vacuum, reindex, actions"),
+    "supervisor": ("supervisor", "Who is told of findings: add, list, test, mute, remove"),
     "bench": ("bench", "Measure what this machine does, beside limits and peers of the same run"),
     "lab": ("lab", "Years of logs and minutes of faults, for drills and proofs"),
     "operator": ("operator", "Who may log in to the console: add, password, roles, list, disable"),

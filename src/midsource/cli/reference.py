@@ -25,7 +25,7 @@ import typer
 
 import midsource
 from midsource.cli import main as command_line
-from midsource.config import InstanceConfig, PostgresConfig, SandboxConfig
+from midsource.config import EgressConfig, InstanceConfig, PostgresConfig, SandboxConfig
 from midsource.doctor.checks import CHECKS
 from midsource.doctor.look import UNREACHABLE
 from midsource.model import delivery, message, workflow
@@ -173,6 +173,7 @@ def config_page() -> str:
     for title, prefix, kind in (
         ("[postgres]", "POSTGRES", PostgresConfig),
         ("[sandbox]", "SANDBOX", SandboxConfig),
+        ("[egress]", "EGRESS", EgressConfig),
         ("[instances.NAME]", "NAME", InstanceConfig),
     ):
         rows = [

@@ -127,8 +127,10 @@ def unreachable(exc: MidsourceError) -> Finding:
 
 
 def _run(check: Check, database: Database, facts: Facts, now: datetime) -> list[Seen]:
-    with database.transaction(statement_seconds=check.bound_seconds) as conn:
+    # Not ``database.transaction``: the engine's fence locks a row at its end, and what reads only commits nothing.
+    with database.connection() as conn, conn.transaction():
         conn.execute("set transaction read only")
+        conn.execute(f"set local statement_timeout = {round(check.bound_seconds * 1000)}")
         seen = list(check.look(conn, facts, now))
     seen.sort(key=lambda one: -one.severity.rank)
     if len(seen) <= MOST_OF_A_CHECK:

@@ -1,7 +1,8 @@
 """Doctor: every five minutes it looks for what is wrong, late or absent, on each instance.
 
 *Reads* whatever the checks of this role look at (docs/reference/checks.md): tables, the server's own views, the disk, and a
-hello of every mid. *Writes* `finding` (opened, changed, closed), `doctor_look`, and with each change its `notification`.
+hello of every mid. *Writes* `finding` (opened, changed, closed), `doctor_look`, and with each change its `notification`; then tells
+supervisors what is due, which notes it in `telling` and `supervisor`.
 
 *Bounds*: each check has its own statement time limit (5 s as a rule) in a read-only transaction of its own; after 40 s the
 checks not begun wait for the next run, and come first in it. A hello takes at most 5 s.
@@ -15,7 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from midsource import config as configuration
-from midsource.doctor import book, look
+from midsource.doctor import book, look, telling
+from midsource.doctor.channels import Carrier
 from midsource.engine.work import Context, Report
 
 NAME = "doctor"
@@ -44,7 +46,14 @@ def run_once(context: Context, settings: Settings | None = None) -> Report:
     looked = look.at(config, instance, context.database, context.clock, due, context.beat)
     with context.database.transaction() as conn:
         standing = book.record(conn, looked, context.clock.now())
+        telling.spread(conn, context.clock.now())
         book.forget(conn, context.clock.now())
+    carrier = Carrier.of(config, instance, context.clock)
+    told, untold = telling.deliver(context.database, carrier, context.clock.now(), context.beat)
+    if told or untold:
+        context.say(
+            "warning" if untold else "info", f"{told} changes told; supervisors that could not be told: {untold}"
+        )
     open_now = book.above_info(standing, context.clock.now())
     if open_now:
         worst = open_now[0].finding
