@@ -12,7 +12,7 @@ import pytest
 
 from midsource.cli import reference
 from midsource.config import load
-from midsource.marketing.delivery_file import DeliveryFile, Retry, Sender, Target, read_delivery_file
+from midsource.marketing.delivery_file import DeliveryFile, Recurrence, Retry, Sender, Target, Wave, read_delivery_file
 from midsource.marketing.link_journal import Method
 from midsource.model.options import MARKETING_OPTIONS, MID_OPTIONS
 from midsource.workflows import WORKFLOWS
@@ -112,8 +112,16 @@ def test_the_delivery_file_of_the_guide_is_read_and_has_every_key(tmp_path: Path
     path.write_text(text, encoding="utf-8")
     assert read_delivery_file(path).document.label
     table = tomllib.loads(text)
-    assert set(table) == set(DeliveryFile.__struct_fields__)
-    for section, kind in (("sender", Sender), ("retry", Retry)):
+    assert set(table) == set(DeliveryFile.__struct_fields__) - {"recurrence"}  # such a file has no contact date
+    recurring = next(
+        block
+        for block in blocks(GUIDE, "toml")
+        if "[recurrence]" in block and "label" in block and "[wave]" not in block
+    )
+    assert set(tomllib.loads(recurring)["recurrence"]) == set(Recurrence.__struct_fields__)
+    path.write_text(recurring, encoding="utf-8")
+    assert read_delivery_file(path).document.recurrence
+    for section, kind in (("sender", Sender), ("retry", Retry), ("wave", Wave)):
         assert set(table[section]) == set(kind.__struct_fields__)
     guide = GUIDE.read_text(encoding="utf-8")
     assert [key for key in Target.__struct_fields__ if f"`target.{key}`" not in guide] == []

@@ -16,7 +16,7 @@ from midsource.cli.recompute import recompute
 from midsource.cli.reconcile import reconcile
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.engine import jobs
-from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders, proofs, recipients
+from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders, planned, proofs, recipients
 from midsource.marketing.deliveries import Delivery
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import UserError
@@ -122,10 +122,13 @@ def show(ctx: typer.Context, number: Id, json: Json = False) -> None:
         now = read(conn, resolve(conn, number).id)
         excluded = _exclusions(conn, now.delivery.id)
         failures = link_journal.latest(conn, now.delivery.id, 20)
+        plans = planned.read(conn, now.delivery, SystemClock().now())
     if json:
-        say_json(as_json(now) | {"exclusions": excluded, "link": failures})
+        say_json(as_json(now) | {"exclusions": excluded, "link": failures, "planned": plans.as_dict()})
         return
     _show(now, excluded, failures)
+    for line in plans.lines():
+        say(line)
 
 
 @app.command("list")

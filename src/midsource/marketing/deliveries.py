@@ -22,6 +22,7 @@ from midsource.model import ids
 from midsource.model.clock import Clock
 from midsource.model.delivery import TRANSITIONS, DeliveryEvent, DeliveryState, states_accepting
 from midsource.model.errors import Conflict, NotFound
+from midsource.policy.waves import Waves
 from midsource.store.database import Connection, scalar
 
 PAGE_ROWS = 100
@@ -78,6 +79,23 @@ class Delivery:
     proof_number: int
     proof_people: list[int]
     proof_seeds: list[str]
+    wave_percent: int | None
+    wave_messages: int | None
+    wave_period_seconds: int
+    recurrence: str
+    recurrence_zone: str
+    recurrence_open: int
+    recurrence_until: datetime | None
+    recurrence_next_at: datetime | None
+    made_of: int | None
+    made_for: datetime | None
+
+    @property
+    def waves(self) -> Waves | None:
+        """How its messages are cut into waves; None: they are all ready at once."""
+        if not self.wave_period_seconds:
+            return None
+        return Waves(self.wave_percent, self.wave_messages, self.wave_period_seconds)
 
     @property
     def content(self) -> Content:
@@ -123,6 +141,9 @@ def change(conn: Connection, delivery_id: int, draft: Draft, version: int) -> No
             "look at it again, then repeat your change",
         )
     row = inheriting.row_of(conn, draft)
+    for section, given in (("wave_", draft.document.wave), ("recurrence", draft.document.recurrence)):
+        if given is None:  # the console's form has no fields for them
+            row = {name: value for name, value in row.items() if not name.startswith(section)}
     conn.execute(
         sql.SQL("update delivery set {}, version = version + 1, modified_at = now() where id = %(id)s").format(
             sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in row)

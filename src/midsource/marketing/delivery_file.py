@@ -14,6 +14,8 @@ uncertain = "hold"               # or "resend"
 [target]      list, and segment or expression  (default: everybody)
 [retry]       count, period = "1h"
 [headers]     "X-Campaign" = "spring"
+[wave]        size = "20%" or a number of messages, every = "1d"      (default: all at once)
+[recurrence]  schedule = "weekly on monday at 09:00", zone, open, until  (default: sent once)
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -31,6 +33,8 @@ from msgspec import UNSET, Meta, UnsetType
 from midsource.marketing.durations import RETRY_PERIOD_SECONDS, VALIDITY_SECONDS
 from midsource.model.durations import parse_duration, show_bounds
 from midsource.model.errors import ConfigError, UserError
+from midsource.model.schedule import MAX_TEXT, plan
+from midsource.policy.waves import PERIOD_SECONDS, Waves
 
 MAX_FILE_BYTES = 1_000_000
 """Of the TOML and of each content file: twice what a template may have."""
@@ -62,6 +66,22 @@ class Retry(msgspec.Struct, frozen=True):
     period: str | int | None = None
 
 
+class Wave(msgspec.Struct, frozen=True):
+    """``[wave]``: ``size`` is a share (``20%``) or a number of messages."""
+
+    size: str | int
+    every: str | int
+
+
+class Recurrence(msgspec.Struct, frozen=True):
+    """``[recurrence]``: a text of model/schedule.py in an IANA zone; ``open``: how many may be under way at one time."""
+
+    schedule: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    zone: Name = "UTC"
+    open: Annotated[int, Meta(ge=1, le=100)] = 1
+    until: datetime | None = None
+
+
 class DeliveryFile(msgspec.Struct, frozen=True):
     """The document as it stands in the file; html and text are file names."""
 
@@ -79,6 +99,8 @@ class DeliveryFile(msgspec.Struct, frozen=True):
     target: Target = Target()
     retry: Retry = Retry()
     headers: dict[str, str] = {}
+    wave: Wave | None = None
+    recurrence: Recurrence | None = None
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -89,6 +111,7 @@ class Draft(msgspec.Struct, frozen=True):
     text: str | None
     validity_seconds: int | None
     retry_period_seconds: int | None
+    waves: Waves | None = None
 
 
 def read_delivery_file(path: Path) -> Draft:
@@ -135,13 +158,46 @@ def _checked(table: Mapping[str, Any], contents: Mapping[str, str | None], probl
         problems.append("contact_at: expected a time with its zone (2026-03-01T09:00:00+01:00), got one without")
     if document.target.segment and document.target.expression:
         problems.append("target: expected segment or expression, got both")
+    _check_recurrence(document, problems)
     return Draft(
         document=document,
+        waves=_waves(document.wave, problems),
         html=contents.get("html"),
         text=contents.get("text"),
         validity_seconds=_seconds("validity", document.validity, VALIDITY_SECONDS, problems),
         retry_period_seconds=_seconds("retry.period", document.retry.period, RETRY_PERIOD_SECONDS, problems),
     )
+
+
+def _check_recurrence(document: DeliveryFile, problems: list[str]) -> None:
+    recurrence = document.recurrence
+    if recurrence is None:
+        return
+    try:
+        plan(recurrence.schedule, recurrence.zone)
+    except UserError as exc:
+        problems.append(f"recurrence.schedule: {exc.cause}; {exc.remedy}")
+    if recurrence.until is not None and recurrence.until.tzinfo is None:
+        problems.append("recurrence.until: expected a time with its zone (2026-03-01T09:00:00+01:00), got one without")
+    if document.contact_at is not None:
+        problems.append("contact_at: a delivery that recurs is sent at its ticks, it has no contact date")
+
+
+def _waves(wave: Wave | None, problems: list[str]) -> Waves | None:
+    if wave is None:
+        return None
+    every = _seconds("wave.every", wave.every, PERIOD_SECONDS, problems)
+    text = str(wave.size).strip()
+    number = text.removesuffix("%").strip()
+    is_share = text.endswith("%")
+    if (
+        not (number.isascii() and number.isdigit())
+        or len(number) > 9
+        or not 1 <= int(number) <= (99 if is_share else 10**9)
+    ):
+        problems.append(f"wave.size: expected 1% to 99%, or a number of messages, got {text[:20]!r}")
+        return None
+    return Waves(int(number) if is_share else None, None if is_share else int(number), every or 0)
 
 
 def _content(folder: Path, key: str, name: str, problems: list[str]) -> str | None:
@@ -201,6 +257,8 @@ def _struct(kind: type[T], table: Mapping[str, Any], prefix: str, problems: list
 
 
 def _value(kind: Any, value: Any, key: str, problems: list[str]) -> Any | UnsetType:
+    optional = [one for one in get_args(kind) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+    kind = optional[0] if optional and value is not None else kind
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         if isinstance(value, dict):
             return _struct(kind, value, f"{key}.", problems)

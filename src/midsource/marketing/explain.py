@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from midsource.marketing import deliveries, recipients, reconcile_reports, samples, waiting
+from midsource.marketing import deliveries, planned, recipients, reconcile_reports, samples, waiting
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.delivery_log import COLUMNS, LogEntry, reason_label
 from midsource.marketing.targeting import switched_off
@@ -146,6 +146,8 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
     if delivery.targeted is not None:
         lines.append(f"{delivery.targeted} people targeted, {delivery.excluded} excluded{_reasons(conn, delivery_id)}.")
     lines += [waiting.said(wait) for wait in whole]
+    plans = planned.read(conn, delivery, now)
+    lines += plans.lines()
     lines += _link(conn, delivery)
     if counts:
         lines.append("Messages: " + ", ".join(f"{n} {MessageState(s).label}" for s, n in counts.items()) + ".")
@@ -166,6 +168,7 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
         ],
         "outlook": told.outlook.value, "rate_per_second": told.rate, "eta_seconds": told.seconds,
         "unconfirmed_order": delivery.ordered if delivery.is_unconfirmed else None,
+        "planned": plans.as_dict(),
         "reconciled": [reconcile_reports.as_dict(report) for report in compared],
     }  # fmt: skip
     return Story(tuple(lines), facts)

@@ -20,7 +20,7 @@ from midsource.marketing.lists import list_id
 from midsource.marketing.segments import compile_condition
 from midsource.marketing.trial import Trial
 from midsource.model.errors import NotFound, UserError
-from midsource.policy import checks
+from midsource.policy import checks, waves
 from midsource.store.database import Connection
 
 TARGET_GONE = (NotFound, ExpressionProblem)
@@ -61,6 +61,9 @@ def about_volume(delivery: Delivery, chosen: targeting.Targeted) -> list[Finding
     long = checks.validity_against_volume(delivery.validity_seconds, chosen.to_deliver)
     if long:
         found.append(Finding(Severity.WARNING, "validity", long))
+    late = waves.too_late(delivery.waves, chosen.to_deliver, delivery.validity_seconds) if delivery.waves else None
+    if late:
+        found.append(Finding(Severity.ERROR, "waves", late))
     return found
 
 

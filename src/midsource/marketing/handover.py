@@ -214,4 +214,6 @@ class _HandOver:
             retry_period_seconds=delivery.retry_period_seconds,
             uncertain_policy=delivery.uncertain_policy,
             message_key=delivery.message_key,
+            wave_messages=delivery.waves.size(delivery.to_deliver or 0) if delivery.waves else 0,
+            wave_period_seconds=delivery.wave_period_seconds,
         )

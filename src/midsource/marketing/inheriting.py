@@ -59,6 +59,13 @@ def row_of(conn: Connection, draft: Draft) -> dict[str, Any]:
             template and template.retry_period_seconds,
             options.seconds(conn, "NmsEmail_RetryPeriod"),
         ),
+        "wave_percent": draft.waves and draft.waves.percent,
+        "wave_messages": draft.waves and draft.waves.messages,
+        "wave_period_seconds": draft.waves.period_seconds if draft.waves else 0,
+        "recurrence": document.recurrence.schedule if document.recurrence else "",
+        "recurrence_zone": document.recurrence.zone if document.recurrence else "UTC",
+        "recurrence_open": document.recurrence.open if document.recurrence else 1,
+        "recurrence_until": document.recurrence.until if document.recurrence else None,
         "uncertain_policy": _first(document.uncertain, template and template.uncertain_policy, "hold"),
     }
 

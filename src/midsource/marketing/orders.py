@@ -4,7 +4,8 @@
 delivery that is not prepared asks for its preparation, and `confirmed_at` makes each job start the next one. The job
 ``order`` calls the mid (`ExecCommand`) with back-off up to a minute until it answers; till then the order shows as not
 confirmed (`delivery.order_confirmed_at` null). Only the last order counts: one that was replaced is not sent any more,
-and an answer to it confirms nothing. A start waits for `contact_at`. What the mid refuses for good ends the job; the
+and an answer to it confirms nothing. A start waits for `contact_at`; that of a recurring delivery begins its ticks
+(recurring.py). What the mid refuses for good ends the job; the
 sentence stays in `delivery.error`. An order that the delivery's state on the mid forbids is over then; one refused for a
 reason of ours (a wrong key) stays unconfirmed, and is given again once that is mended.
 """
@@ -23,6 +24,7 @@ from midsource.marketing.deliveries import Delivery
 from midsource.marketing.link_journal import Call, Method
 from midsource.model.delivery import DeliveryEvent, DeliveryState, states_accepting
 from midsource.model.errors import Conflict, RemoteRefused, UserError
+from midsource.model.schedule import Plan, plan
 from midsource.policy.parts import pause_seconds
 from midsource.store.database import Connection
 from midsource.wire.failures import LinkFailure, NotAMid
@@ -108,6 +110,8 @@ JOB = JobKind("order", carry_order)
 def _send(conn: Connection, delivery: Delivery, by: str, now: datetime) -> Ordered:
     """Start a delivery, or the chain that leads there from where it stands."""
     state = S(delivery.state)
+    if delivery.recurrence:
+        return _begin_recurring(conn, delivery, now)
     if state not in _PREPARED:
         conn.execute(
             "update delivery set confirmed_at = coalesce(confirmed_at, %s), version = version + 1 where id = %s",
@@ -122,10 +126,35 @@ def _send(conn: Connection, delivery: Delivery, by: str, now: datetime) -> Order
     return Ordered("start", _store(conn, delivery.id, "start", by, now), state)
 
 
+def plan_of(delivery: Delivery) -> Plan:
+    """Return the plan of a recurring delivery's ticks. Raises UserError for a schedule that cannot be read."""
+    return plan(delivery.recurrence, delivery.recurrence_zone, valid_to=delivery.recurrence_until)
+
+
+def _begin_recurring(conn: Connection, delivery: Delivery, now: datetime) -> Ordered:
+    """Let a recurring delivery make one of itself from its next tick on (marketing/recurring.py)."""
+    state = S(delivery.state)
+    if delivery.recurrence_next_at is not None or state is not S.EDITED:
+        raise Conflict(f"delivery {delivery.id} recurs already, or is over", "see `midsource delivery show`")
+    ticks = plan_of(delivery)
+    next_at = ticks.next_tick(now)
+    if next_at is None:
+        raise Conflict(f"delivery {delivery.id} never recurs: {ticks.why_over(now)}", "change its schedule")
+    conn.execute(
+        "update delivery set confirmed_at = coalesce(confirmed_at, %s), recurrence_next_at = %s, modified_at = now(), "
+        "version = version + 1 where id = %s",
+        (now, next_at, delivery.id),
+    )
+    return Ordered("start", "", state)
+
+
 def _give_up(conn: Connection, delivery: Delivery, by: str, now: datetime) -> Ordered:
     """Stop a delivery that does not run: here at once, on the mid as soon as it answers (it may hold parts)."""
     state = deliveries.transition(conn, delivery.id, E.STOP)
-    conn.execute("update delivery set confirmed_at = null, finished_at = %s where id = %s", (now, delivery.id))
+    conn.execute(
+        "update delivery set confirmed_at = null, recurrence_next_at = null, finished_at = %s where id = %s",
+        (now, delivery.id),
+    )
     if delivery.targeted is None:  # nobody was targeted, so neither side has a row
         return Ordered("stop", "", state)
     return Ordered("stop", _store(conn, delivery.id, "stop", by, now), state)

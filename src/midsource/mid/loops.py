@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from midsource.mid import orders, recovery
+from midsource.mid import expiry, orders, recovery
 from midsource.mid.connections import Connections, Outfit
 from midsource.mid.desk import Desk
 from midsource.mid.dispatch import DeliveryKey
@@ -229,6 +229,7 @@ class Loops:
 
     async def _sweep_once(self) -> None:
         await self._in(self._care_pool, lambda: orders.sweep(self._database, self._clock.now()))
+        await self._in(self._care_pool, lambda: expiry.end_expired(self._database, self._clock.now()))
         await self._in(self._care_pool, lambda: try_set_aside(self._database, self._clock.now()))
         await asyncio.sleep(SWEEP_SECONDS)
 

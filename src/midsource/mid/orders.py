@@ -1,6 +1,7 @@
 """Orders of the marketing instance, and the moves that a delivery makes by itself once it is started.
 
-Order of events. *start* makes the dispatch batches: per recipient domain at most 500 ids, due at once, by one statement.
+Order of events. *start* makes the dispatch batches: per recipient domain at most 500 ids, due at once or each wave a
+period later, by one statement.
 *pause* changes the state only: leasing joins ``delivery.state`` (51, 55, 62 send), so no batch of a paused delivery is
 leased, and when the last lease is given back, or judged by recovery after its process died, the delivery is *paused*. *stop* does the same for good and
 cancels what is pending or deferred, in transactions of at most 5 000 rows; messages that a process still holds end as
@@ -53,7 +54,7 @@ def command(database: Database, account_id: int, delivery_id: int, verb: str, no
         if not _holds(event, delivery):
             delivery = deliveries.move(conn, delivery, event, now)
             if event is E.START:
-                _make_dispatch_batches(conn, delivery)
+                _make_dispatch_batches(conn, delivery, now)
         delivery = _advanced(conn, delivery, now)
     if delivery.state is S.STOPPED and delivery.finished_at is None:
         _cancel(database, account_id, delivery_id, now, CANCEL_TURNS)
@@ -111,21 +112,32 @@ def _holds(event: DeliveryEvent, delivery: Delivery) -> bool:
             return delivery.state is S.STOPPED
 
 
-def _make_dispatch_batches(conn: Connection, delivery: Delivery) -> int:
-    """Put every waiting message of a delivery that has no batch into one, due at once; return how many batches.
+def _make_dispatch_batches(conn: Connection, delivery: Delivery, now: datetime) -> int:
+    """Put every waiting message of a delivery that has no batch into one, due at once or with its wave; return how many batches.
+
+    Wave n is ready n periods after the start; messages belong to waves by their order.
 
     One statement, so one snapshot: in it, a waiting message is in a batch or in none, never on its way between two. One
     whose outcome is set aside was tried and is not tried again.
     """
     return conn.execute(
         "insert into dispatch_batch (account_id, delivery_id, destination, ready_at, ids) "
-        "select %(account)s, %(delivery)s, domain, now(), array_agg(id order by id) from ("
-        "  select id, domain, (row_number() over (partition by domain order by id) - 1) / %(size)s as nth from message "
-        "  where account_id = %(account)s and delivery_id = %(delivery)s and state in (6, 61) and not exists ("
-        "    select from outcome_aside a where a.account_id = %(account)s and a.delivery_id = %(delivery)s and a.id = message.id)) m "
+        "select %(account)s, %(delivery)s, domain, now() + make_interval(secs => wave * %(period)s - %(gone)s), "
+        "array_agg(id order by id) from ("
+        "  select id, domain, wave, (row_number() over (partition by domain, wave order by id) - 1) / %(size)s as nth from ("
+        "  select id, domain, case when %(wave)s = 0 then 0 else (row_number() over (order by id) - 1) / %(wave)s end as wave "
+        "  from message where account_id = %(account)s and delivery_id = %(delivery)s and state in (6, 61) and not exists ("
+        "    select from outcome_aside a where a.account_id = %(account)s and a.delivery_id = %(delivery)s and a.id = message.id)) w) m "
         "where not exists (select from dispatch_batch where account_id = %(account)s and delivery_id = %(delivery)s) "
-        "group by domain, nth",
-        {"account": delivery.account_id, "delivery": delivery.id, "size": BATCH_IDS},
+        "group by domain, wave, nth",
+        {
+            "account": delivery.account_id,
+            "delivery": delivery.id,
+            "size": BATCH_IDS,
+            "wave": delivery.spec.wave_messages,
+            "period": delivery.spec.wave_period_seconds,
+            "gone": 0.0 if delivery.started_at is None else max(0.0, (now - delivery.started_at).total_seconds()),
+        },
     ).rowcount
 
 
@@ -144,7 +156,7 @@ def _advanced(conn: Connection, delivery: Delivery, now: datetime) -> Delivery:
         if counters.recount(conn, delivery.account_id, delivery.id, now):
             return delivery  # the counters were wrong and are corrected: look again next time
         return deliveries.move(conn, delivery, E.NOTHING_PENDING, now)
-    if made := _make_dispatch_batches(conn, delivery) if not _has_batches(conn, delivery) else 0:
+    if made := _make_dispatch_batches(conn, delivery, now) if not _has_batches(conn, delivery) else 0:
         _log.error("messages.stranded", action="requeue", delivery=delivery.id, batches=made)
     if delivery.state is S.START_PENDING and (deferred or totals):
         delivery = deliveries.move(conn, delivery, E.FIRST_MESSAGE, now)

@@ -83,6 +83,8 @@ class DeliverySpec(Struct, frozen=True, kw_only=True):
     message_key: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = (
         ""  # hex; "": the mid makes Message-IDs of its own
     )
+    wave_messages: Annotated[int, Meta(ge=0)] = 0  # 0: all at once
+    wave_period_seconds: Annotated[int, Meta(ge=0, le=2_592_000)] = 0
 
 
 class DeliveryAnswer(Struct, frozen=True, kw_only=True):

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from midsource.workflows import cleanup, database_maintenance, delivery_counters, delivery_logs, doctor, reconcile
+from midsource.workflows import (
+    cleanup,
+    database_maintenance,
+    delivery_counters,
+    delivery_indicators,
+    delivery_jobs,
+    delivery_logs,
+    doctor,
+    reconcile,
+)
 
-WORKFLOWS: tuple[ModuleType, ...] = (delivery_counters, delivery_logs, cleanup, database_maintenance, doctor, reconcile)
+WORKFLOWS: tuple[ModuleType, ...] = (
+    delivery_counters,
+    delivery_logs,
+    delivery_jobs,
+    delivery_indicators,
+    cleanup,
+    database_maintenance,
+    doctor,
+    reconcile,
+)

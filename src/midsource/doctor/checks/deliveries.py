@@ -55,6 +55,7 @@ def stuck(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
         "select d.id, d.label, d.state, greatest(d.modified_at, d.figures_at, (select max(j.beat_at) from job j where j.subject = d.id "
         "and j.finished_at is null), (select max(s.at) from delivery_sample s where s.delivery_id = d.id)) as moved "
         "from delivery d where d.state = any(%s) and d.modified_at < %s and (d.contact_at is null or d.contact_at < %s) "
+        "and not (d.state = 55 and d.wave_period_seconds > 0) "
         "order by 4 limit %s",
         ([int(state) for state in PATIENCE], now - min(p.most for p in PATIENCE.values()), now, 10 * SHOWN),
     ).fetchall()

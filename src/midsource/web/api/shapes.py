@@ -156,6 +156,22 @@ class RetryIn(Shape):
     period: Text | None = Field(default=None, max_length=20, examples=["1h"])
 
 
+class WaveIn(Shape):
+    """Send in waves: each of ``size`` (a share, or a number of messages), ``every`` so long."""
+
+    size: Text = Field(max_length=20, examples=["20%", "5000"])
+    every: Text = Field(max_length=20, examples=["1d"])
+
+
+class RecurrenceIn(Shape):
+    """Make a delivery of it at each tick; begins when it is sent."""
+
+    schedule: Text = Field(min_length=1, max_length=200, examples=["weekly on monday at 09:00"])
+    zone: Text = Field(default="UTC", min_length=1, max_length=200)
+    open: int = Field(default=1, ge=1, le=100, description="How many of it may be under way at one time.")
+    until: datetime | None = Field(default=None, description="With its zone; no tick from then on.")
+
+
 class DeliveryIn(Shape):
     """A delivery to create; the same keys as in a delivery file. What is left out comes from the template."""
 
@@ -173,6 +189,8 @@ class DeliveryIn(Shape):
     target: TargetIn = TargetIn()
     retry: RetryIn = RetryIn()
     headers: dict[Text, Text] = Field(default={}, max_length=50)
+    wave: WaveIn | None = None
+    recurrence: RecurrenceIn | None = None
 
 
 class Created(Shape):
