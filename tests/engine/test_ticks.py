@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from midsource.engine.admin import restart_candidates
 from midsource.engine.records import WorkflowRow
+from midsource.engine.restarting import candidates
 from midsource.engine.ticks import back_off
 from midsource.model.workflow import TRANSITIONS, WorkflowEvent, WorkflowState
 
@@ -37,10 +37,10 @@ def test_restart_takes_the_scheduled_and_the_failed_and_leaves_what_an_operator_
         ("e", "stopped by alice since 2026-03-01 08:30 UTC"),
         ("f", "never started"),
     ]
-    chosen, left = restart_candidates(rows, failed=True, scheduled=True)
+    chosen, left = candidates(rows, failed=True, scheduled=True)
     assert [r.name for r in chosen] == ["a", "b"]
     assert [(r.name, why) for r, why in left] == held
-    chosen, left = restart_candidates(rows, failed=True, scheduled=False)
+    chosen, left = candidates(rows, failed=True, scheduled=False)
     assert [r.name for r in chosen] == ["b"]
     assert [(r.name, why) for r, why in left] == [("a", "not failed"), *held]
 

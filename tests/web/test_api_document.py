@@ -22,8 +22,14 @@ from midsource.web.api.app import PATH
 REQUESTS = 10
 """Made up for each operation, beside those of the boundaries that the document names."""
 SEED = 7
-OWN_GRAMMAR = ("POST /deliveries", "POST /segments", "POST /segments/preview", "PUT /options/{name}")
-"""What these take has a grammar of its own (conditions, lengths of time, names of what exists): 422 says where it is wrong."""
+OWN_GRAMMAR = (
+    "POST /deliveries",
+    "POST /segments",
+    "POST /segments/preview",
+    "PUT /options/{name}",
+    "PUT /workflows/{name}/schedule",
+)
+"""What these take has a grammar of its own (conditions, lengths of time, schedules, names of what exists): 422 says where it is wrong."""
 EXISTING = {
     "/workflows/": "defaultMidSourcingDlv",
     "/options/": "NmsEmail_RetryCount",

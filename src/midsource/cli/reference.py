@@ -28,12 +28,15 @@ from midsource.cli import main as command_line
 from midsource.config import EgressConfig, InstanceConfig, PostgresConfig, SandboxConfig
 from midsource.doctor.checks import CHECKS
 from midsource.doctor.look import UNREACHABLE
-from midsource.model import delivery, message, workflow
+from midsource.model import delivery, message, schedule, workflow
 from midsource.model.errors import MidsourceError
 from midsource.model.finding import CLEAN_LOOKS, FAILED
 from midsource.model.metrics import METRICS
+from midsource.model.technical import TECHNICAL
 from midsource.store.options import OptionTable
+from midsource.web.console.catalogue import LANGUAGES
 from midsource.web.option_tables import table_of
+from midsource.workflows import WORKFLOWS
 
 HEAD = "<!-- Written by `make docs` from the code. Change the code, not this file. -->\n\n"
 EXIT_CODES = (
@@ -69,6 +72,12 @@ CHECK_RULES = (
 CHECK_MORE = (
     "Two findings come from no check: `{failed}` (a check could not look; its findings stay as they are) and `{unreachable}` (the instance's "
     "database does not answer; only the command can say that).\n"
+)
+WORKFLOW_RULES = (
+    "Schedules are in UTC until an operator names a zone: `midsource workflow schedule NAME 'daily at 04:00, 16:00' --zone "
+    "Europe/Paris`. In the hour that a clock change skips, what was due is due once, right after it; in the hour that comes twice, "
+    "once; only what is due in every hour goes on through both. See "
+    "[the operator guide](../operator-guide.md#technical-workflows).\n"
 )
 LEFT_OUT = ("midsource.testing", "midsource.store.migrations", "midsource.__main__")
 """Modules that hold no error of the product, or that run when they are imported."""
@@ -348,6 +357,29 @@ def checks_page() -> str:
     ])  # fmt: skip
 
 
+def workflows_page() -> str:
+    """Return the technical workflows with their labels, and how schedules are written."""
+    built = {module.NAME for module in WORKFLOWS}
+    rows = [
+        (
+            f"`{one.name}`",
+            *(one.label_in(language) for language in LANGUAGES),
+            ", ".join(one.roles),
+            one.schedule,
+            one.does if one.name in built else f"{one.does} (not built yet)",
+        )
+        for one in TECHNICAL.values()
+    ]
+    forms = re.findall(r"^    (.+?)(?:   +.*)?$", schedule.__doc__ or "", re.MULTILINE)
+    return _page([
+        "# Technical workflows\n",
+        WORKFLOW_RULES,
+        table(("internal name", *LANGUAGES.values(), "where", "default schedule", "does"), rows),
+        "## Forms of a schedule\n",
+        "\n".join(f"- {form}" for line in forms for form in (f"`{one.strip()}`" for one in line.split("·"))),
+    ])  # fmt: skip
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "options.md": options_page,
@@ -356,6 +388,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "states.md": states_page,
     "metrics.md": metrics_page,
     "checks.md": checks_page,
+    "workflows.md": workflows_page,
 }
 
 

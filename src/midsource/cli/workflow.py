@@ -1,34 +1,37 @@
-"""`workflow list|show|start|pause|resume|stop|run-now|restart|journal`: the technical workflows of an instance."""
+"""`workflow list|show|start|pause|resume|stop|kill|run-now|restart|journal|schedule`: the technical workflows of an instance."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from midsource.cli import asking
+from midsource.cli import asking, workflow_json, workflow_restart, workflow_schedule
 from midsource.cli.group import group
 from midsource.cli.output import err, moment, say, say_json, say_table
 from midsource.cli.session import Opened, Session, need_worker
-from midsource.engine import admin, records
-from midsource.model.errors import Failed, UserError
+from midsource.engine import admin, circuit, records, scheduling
+from midsource.engine.records import WorkflowRow
+from midsource.model import technical
+from midsource.model.errors import Failed
 from midsource.net.clock import SystemClock
 from midsource.security import audit
 from midsource.store.database import Connection
-from midsource.workflows import WORKFLOWS
 
 WAIT_SECONDS = 3600
 """A catch-up of years is many slices; who waits longer looks again later."""
 
-LABELS = {module.NAME: module.LABEL for module in WORKFLOWS}
-
-app = group("Technical workflows: list, show, run now, restart, journal.")
+app = group("Technical workflows: list, show, schedule, run now, restart, journal.")
 Name = Annotated[str, typer.Argument(help="Internal name, as in defaultMidSourcingDlv.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the run until it ends.")]
+COLUMNS = ("name", "label", "state", "last success", "next run", "failures", "last error")
+
+app.command("restart")(workflow_restart.restart)
+app.command("schedule")(workflow_schedule.schedule)
 
 
 @app.command("list")
@@ -38,20 +41,20 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
     with session.open() as opened, opened.database.connection() as conn:
         rows = records.listing(conn)
     if json:
-        say_json({"workflows": [_as_json(row, opened.instance.role) for row in rows]})
+        now = SystemClock().now()
+        say_json({"workflows": [workflow_json.workflow(row, opened.instance.role, now) for row in rows]})
         return
-    columns = ("name", "label", "state", "last success", "next run", "failures", "last error")
     say_table(
-        columns,
+        COLUMNS,
         [
             (
                 r.name,
-                LABELS.get(r.name, ""),
-                _state(r),
+                technical.label(r.name),
+                workflow_json.state(r),
                 r.last_success_at,
                 r.next_run,
                 r.consecutive_failures,
-                r.last_error[:80],
+                r.cause[:80],
             )
             for r in rows
         ],
@@ -60,51 +63,61 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def show(ctx: typer.Context, name: Name, json: Json = False) -> None:
-    """Show one workflow and its last runs."""
+    """Show one workflow: schedule, next five ticks, what it waits for, and its last runs."""
     session: Session = ctx.obj
+    now = SystemClock().now()
     with session.open() as opened, opened.database.connection() as conn:
         row, runs = records.get(conn, name), records.runs(conn, name)
+    waits = str(circuit.breaker(row, now))
     if json:
-        say_json(_as_json(row, opened.instance.role) | {"runs": [_run_json(run) for run in runs]})
+        shown = workflow_json.workflow(row, opened.instance.role, now)
+        say_json(shown | {"waits": waits, "runs": [workflow_json.run(run) for run in runs]})
         return
-    say(f"{row.name} ({LABELS.get(row.name, 'technical workflow')}): {_state(row)}")
-    say(
-        f"schedule {row.schedule} ({row.zone}); next run {moment(row.next_run)}; last success {moment(row.last_success_at)}"
-    )
+    say(f"{row.name} ({technical.label(name) or 'technical workflow'}): {workflow_json.state(row)}")
+    say(f"schedule {scheduling.described(row)}; last success {moment(row.last_success_at) or 'never'}")
+    say(f"next run {moment(row.next_run) or 'none'}; ticks {', '.join(map(moment, row.next_ticks(now))) or 'none'}")
+    if row.held_at:
+        say(f"{row.state.label} by {row.held_by or admin.OPERATOR} since {moment(row.held_at)}")
     if row.last_error:
         say(f"last error: {row.last_error}")
-    columns = ("run", "asked", "by", "outcome", "slices", "read", "written", "refused", "from", "to", "error")
-    say_table(columns, [_run_row(run) for run in runs])
+    if waits:
+        say(waits)
+    say_table(workflow_json.RUN_COLUMNS, [workflow_json.run_cells(run) for run in runs])
 
 
 @app.command()
-def start(ctx: typer.Context, name: Name) -> None:
+def start(ctx: typer.Context, name: Name, json: Json = False) -> None:
     """Put a paused or stopped workflow back on its schedule."""
-    with _transaction(ctx) as (opened, conn):
-        row = admin.start(conn, name, SystemClock().now())
-        audit.record(conn, asking.visitor(), "workflow.start", name)
-    say(f"{name} on {opened.instance.name} is {row.state.label}; next run {moment(row.next_run)}")
+    _order(ctx, name, "start", json, lambda conn, _: admin.start(conn, name, SystemClock().now()))
 
 
 app.command("resume", help="Resume a paused workflow (the same as start).")(start)
 
 
 @app.command()
-def pause(ctx: typer.Context, name: Name) -> None:
+def pause(ctx: typer.Context, name: Name, json: Json = False) -> None:
     """Hold a workflow: the page under way is finished, then it waits for `start`."""
-    with _transaction(ctx) as (opened, conn):
-        row = admin.pause(conn, name)
-        audit.record(conn, asking.visitor(), "workflow.pause", name)
-    say(f"{name} on {opened.instance.name} is {row.state.label}")
+    _order(ctx, name, "pause", json, lambda conn, by: admin.pause(conn, name, by))
 
 
 @app.command()
-def stop(ctx: typer.Context, name: Name) -> None:
+def stop(ctx: typer.Context, name: Name, json: Json = False) -> None:
     """End a workflow: its run is aborted after the page under way, no tick comes any more."""
+    _order(ctx, name, "stop", json, lambda conn, by: admin.stop(conn, name, by))
+
+
+@app.command()
+def kill(ctx: typer.Context, name: Name, json: Json = False) -> None:
+    """Stop unconditionally: also where its machine is gone. Its run is aborted, its statements are cancelled in the database."""
+    who = asking.visitor()
     with _transaction(ctx) as (opened, conn):
-        row = admin.stop(conn, name)
-        audit.record(conn, asking.visitor(), "workflow.stop", name)
-    say(f"{name} on {opened.instance.name} is {row.state.label}")
+        killed = admin.kill(conn, name, who.name)
+        audit.record(conn, who, "workflow.kill", name, run=killed.run, sessions=killed.sessions)
+    if json:
+        say_json({"name": name, "state": "finished", "run": killed.run, "sessions": killed.sessions})
+        return
+    run = "no run was under way" if killed.run is None else f"run {killed.run} is aborted"
+    say(f"{name} on {opened.instance.name} is finished; {run}, {killed.sessions} database sessions cancelled")
 
 
 @app.command("run-now")
@@ -118,39 +131,6 @@ def run_now(ctx: typer.Context, name: Name, wait: Wait = False, json: Json = Fal
             run_id = admin.run_now(conn, name, who.name)
             audit.record(conn, who, "workflow.run", name, run=run_id)
         report_run(opened, run_id, wait=wait, json=json)
-
-
-@app.command()
-def restart(
-    ctx: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(help="Internal names.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Everything that failed.")] = False,
-    scheduled: Annotated[bool, typer.Option("--scheduled", help="Everything that has a schedule.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
-) -> None:
-    """Restart workflows: clear flag and back-off, abort what is unfinished, run at once."""
-    if not names and not failed and not scheduled:
-        raise UserError("nothing to restart was named", "give names, --failed or --scheduled")
-    session: Session = ctx.obj
-    who = asking.visitor()
-    with session.open() as opened:
-        if not dry_run:
-            need_worker(opened)
-        with opened.database.connection() as conn:
-            rows = records.listing(conn)
-            chosen, left = admin.restart_candidates(rows, failed=failed, scheduled=scheduled)
-            chosen += [records.get(conn, name) for name in names or [] if name not in {row.name for row in chosen}]
-        for row in chosen:
-            if dry_run:
-                say(f"would restart {row.name} ({_state(row)})")
-                continue
-            with opened.database.transaction() as conn:
-                run_id = admin.restart(conn, row.name, who.name, SystemClock().now())
-                audit.record(conn, who, "workflow.restart", row.name, run=run_id)
-            say(f"restarted {row.name}: run {run_id}")
-        for row, why in left:
-            if row.name not in (names or []):
-                say(f"left {row.name}: {why}")
 
 
 @app.command()
@@ -172,6 +152,21 @@ def journal(
         say(f"{moment(at)} {level:<7} {line}")
 
 
+def _order(
+    ctx: typer.Context, name: str, verb: str, json: bool, carry_out: Callable[[Connection, str], WorkflowRow]
+) -> None:
+    """Carry out an order in one transaction with its row in the audit, and say what state came of it."""
+    who = asking.visitor()
+    with _transaction(ctx) as (opened, conn):
+        row = carry_out(conn, who.name)
+        audit.record(conn, who, f"workflow.{verb}", name)
+    if json:
+        say_json(workflow_json.workflow(row, opened.instance.role, SystemClock().now()))
+        return
+    following = f"; next run {moment(row.next_run)}" if row.next_run else ""
+    say(f"{name} on {opened.instance.name} is {row.state.label}{following}")
+
+
 @contextmanager
 def _transaction(ctx: typer.Context) -> Iterator[tuple[Opened, Connection]]:
     session: Session = ctx.obj
@@ -190,7 +185,7 @@ def report_run(opened: Opened, run_id: int, *, wait: bool, json: bool) -> None:
     with opened.database.connection() as conn:
         run = _follow(conn, run_id)
     if json:
-        say_json(_run_json(run))
+        say_json(workflow_json.run(run))
     else:
         say(f"run {run.id} {run.outcome}: read {run.rows_read}, written {run.rows_written}, refused {run.rows_refused}")
     if run.outcome != "finished":
@@ -206,45 +201,3 @@ def _follow(conn: Connection, run_id: int) -> records.RunRow:
             shown.update(f"run {run_id}: slice {run.slices + 1}, {run.rows_written} rows written, at {run.window_to}")
             time.sleep(0.2)
     return run
-
-
-def _state(row: records.WorkflowRow) -> str:
-    return f"{row.state.label}, failed" if row.failed else row.state.label
-
-
-def _as_json(row: records.WorkflowRow, role: str) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "label": LABELS.get(row.name, ""),
-        "role": role,
-        "state": row.state.label,
-        "failed": row.failed,
-        "schedule": row.schedule,
-        "zone": row.zone,
-        "last_run": row.last_run_at,
-        "last_success": row.last_success_at,
-        "next_run": row.next_run,
-        "consecutive_failures": row.consecutive_failures,
-        "last_error": row.last_error,
-    }
-
-
-def _run_json(run: records.RunRow) -> dict[str, Any]:
-    names: tuple[str, ...] = (
-        "id",
-        "asked_at",
-        "asked_by",
-        "started_at",
-        "finished_at",
-        "slices",
-        "rows_read",
-        "rows_written",
-    )
-    names += ("rows_refused", "window_from", "window_to", "outcome", "error")
-    return {name: getattr(run, name) for name in names}
-
-
-def _run_row(run: records.RunRow) -> tuple[Any, ...]:
-    outcome = run.outcome or ("running" if run.started_at else "waiting")
-    counts = (run.slices, run.rows_read, run.rows_written, run.rows_refused)
-    return (str(run.id), run.asked_at, run.asked_by, outcome, *counts, run.window_from, run.window_to, run.error[:60])

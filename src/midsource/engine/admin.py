@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from midsource.engine import circuit, journal, moves, records
-from midsource.engine.records import RunRow, WorkflowRow
+from midsource.engine.records import WorkflowRow
 from midsource.model.errors import Conflict, UserError
 from midsource.model.workflow import WorkflowEvent, WorkflowState
 from midsource.store.database import Connection, scalar
@@ -14,12 +14,6 @@ from midsource.store.database import Connection, scalar
 OPERATOR = "an operator"
 KILLED = "Killed"
 """Class of the error of a killed run: its slice writes nothing more, also where it is at the end of a page."""
-SPREAD_SECONDS = 5
-"""Between the starts of workflows that are restarted together, so that they do not ask for the same rows at once (F43)."""
-RUNS_LOOKED_AT = 10
-"""For whether the last ones failed alike."""
-ALIKE = 2
-"""Failures of one shape in a row from which a restart says what it will do differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +99,7 @@ def restart(conn: Connection, name: str, by: str, now: datetime, *, after_second
     transaction, so the new run goes on from there. The engine begins no run of a workflow whose slice is still leaving.
     """
     row = records.get(conn, name)
-    advice = different(row, records.runs(conn, name, RUNS_LOOKED_AT))
+    advice = circuit.different(row, records.runs(conn, name, circuit.RUNS_LOOKED_AT))
     _abort_run(conn, name, f"restarted by {by}", "Restarted")
     _move(conn, row, WorkflowEvent.RESTART, by)
     conn.execute(
@@ -115,50 +109,6 @@ def restart(conn: Connection, name: str, by: str, now: datetime, *, after_second
     run = run_now(conn, name, by, after_seconds=after_seconds)
     journal.write(conn, name, run, "info", f"restarted by {by}" + (f": {advice}" if advice else ""))
     return run
-
-
-def restart_candidates(
-    rows: list[WorkflowRow], *, failed: bool, scheduled: bool
-) -> tuple[list[WorkflowRow], list[tuple[WorkflowRow, str]]]:
-    """Choose what `restart --failed --scheduled` restarts, and what it leaves, with the reason. Pure.
-
-    What an operator paused or stopped is left, also where it had failed: somebody holds it on purpose.
-    """
-    chosen, left = [], []
-    for row in rows:
-        if not row.state.is_on_schedule:
-            left.append((row, _held(row)))
-        elif scheduled or (failed and row.failed):
-            chosen.append(row)
-        else:
-            left.append((row, "not failed"))
-    return chosen, left
-
-
-def different(row: WorkflowRow, runs: list[RunRow]) -> str:
-    """Say what a restart does differently from the last runs, where those failed alike; '' otherwise. Pure."""
-    alike = circuit.failures_alike(runs)
-    if alike < ALIKE:
-        return ""
-    waits = circuit.waits_for(row.error_class)
-    what = {
-        circuit.WaitsFor.TIME_LIMIT: "it begins with steps of half the size that failed",
-        circuit.WaitsFor.REMOTE: "it is tried at once and then 2 s to 1 h apart, until the other side answers",
-        circuit.WaitsFor.DATABASE: "it is tried at once and then 2 s to 1 h apart, until the database answers",
-        circuit.WaitsFor.SPACE: "nothing, until there is space: free some first",
-        circuit.WaitsFor.WRITER: "it begins when no other restarted workflow does",
-        circuit.WaitsFor.CAUSE: "nothing, until the cause is mended",
-        circuit.WaitsFor.FAULT: "nothing: report the fault with the journal",
-    }[waits]
-    return f"the last {alike} runs failed alike ({row.error_class or 'no class'}: {row.cause[:200]}); this time {what}"
-
-
-def _held(row: WorkflowRow) -> str:
-    if row.state is WorkflowState.EDITED:
-        return "never started"
-    word = "paused" if row.state is WorkflowState.PAUSED else "stopped"
-    since = f" since {row.held_at:%Y-%m-%d %H:%M} UTC" if row.held_at else ""
-    return f"{word} by {row.held_by or OPERATOR}{since}" + ("; it had failed before" if row.failed else "")
 
 
 def _next_tick(row: WorkflowRow, now: datetime) -> datetime | None:

@@ -6,6 +6,7 @@ that decides is under way or due. One success closes it; so does a restart by an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,6 +47,11 @@ SAID: Mapping[WaitsFor, str] = MappingProxyType(
         WaitsFor.FAULT: "a fault of midsource to be corrected",
     }
 )
+_FIGURES = re.compile(r"\d+")
+RUNS_LOOKED_AT = 10
+"""For whether the last ones failed alike."""
+ALIKE = 2
+"""Failures of one shape in a row from which a restart says what it will do differently."""
 _BY_CLASS: Mapping[str, WaitsFor] = MappingProxyType(
     {
         "RemoteUnavailable": WaitsFor.REMOTE,
@@ -110,5 +116,22 @@ def failures_alike(runs: list[RunRow]) -> int:
     return count
 
 
+def different(row: WorkflowRow, runs: list[RunRow]) -> str:
+    """Say what a restart does differently from the last runs, where those failed alike; '' otherwise. Pure."""
+    alike = failures_alike(runs)
+    if alike < ALIKE:
+        return ""
+    what = {
+        WaitsFor.TIME_LIMIT: "it begins with steps of half the size that failed",
+        WaitsFor.REMOTE: "it is tried at once and then 2 s to 1 h apart, until the other side answers",
+        WaitsFor.DATABASE: "it is tried at once and then 2 s to 1 h apart, until the database answers",
+        WaitsFor.SPACE: "nothing, until there is space: free some first",
+        WaitsFor.WRITER: "it begins when no other restarted workflow does",
+        WaitsFor.CAUSE: "nothing, until the cause is mended",
+        WaitsFor.FAULT: "nothing: report the fault with the journal",
+    }[waits_for(row.error_class)]
+    return f"the last {alike} runs failed alike ({row.error_class or 'no class'}: {row.cause[:200]}); this time {what}"
+
+
 def _shape(run: RunRow) -> tuple[str, str]:
-    return run.error_class, "".join("#" if char.isdigit() else char for char in run.error[:200])
+    return run.error_class, _FIGURES.sub("#", run.error[:200])

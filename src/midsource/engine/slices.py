@@ -156,7 +156,7 @@ class SliceRunner:
 
     def _caution(self, held: Held) -> int:
         with self._database.connection() as conn:
-            return circuit.failures_alike(records.runs(conn, held.name, admin.RUNS_LOOKED_AT))
+            return circuit.failures_alike(records.runs(conn, held.name, circuit.RUNS_LOOKED_AT))
 
     def _guarded(self, conn: Connection, held: Held, assignments: str, *values: Any) -> bool:
         """Update the held row; False when this executor no longer holds it. ``assignments`` is a constant of ours."""

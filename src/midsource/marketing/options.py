@@ -21,6 +21,7 @@ from midsource.model.options import (
     JOB_LOG_DELAY,
     MAILBOX_FULL_DELAY,
     MARKETING_OPTIONS,
+    PAUSED_PERIOD,
     REJECTS_DELAY,
     WORKFLOW_DELAY,
     Option,
@@ -29,7 +30,7 @@ from midsource.policy import position
 from midsource.policy.retry import MAX_RETRIES
 from midsource.store.database import Connection, scalar
 from midsource.store.maintenance import settings
-from midsource.store.options import KEPT_SECONDS, OptionTable, audited
+from midsource.store.options import KEPT_SECONDS, PAUSED_SECONDS, OptionTable, audited
 
 BOUNDS = {
     "NmsMidSourcing_PrepareFlow": (1, 8),
@@ -48,6 +49,7 @@ DELAYS = {
     JOB_LOG_DELAY: KEPT_SECONDS,
     WORKFLOW_DELAY: KEPT_SECONDS,
     AUDIT_DELAY: KEPT_SECONDS,
+    PAUSED_PERIOD: PAUSED_SECONDS,
 }
 """Options that are a length of time, with their bounds in seconds: those of a delivery, and how long cleanup keeps what."""
 

@@ -8,11 +8,17 @@ from midsource.model.options import (
     DELIVERY_DELAY,
     MID_OPTIONS,
     OUTCOME_DELAY,
+    PAUSED_PERIOD,
     UNPULLED_DELAY,
     WORKFLOW_DELAY,
 )
 from midsource.store.maintenance import settings
-from midsource.store.options import KEPT_SECONDS, OptionTable
+from midsource.store.options import KEPT_SECONDS, PAUSED_SECONDS, OptionTable
 
 _NAMES = (BROAD_LOG_DELAY, OUTCOME_DELAY, UNPULLED_DELAY, DELIVERY_DELAY, WORKFLOW_DELAY, AUDIT_DELAY)
-TABLE = OptionTable(MID_OPTIONS, counts={}, delays=dict.fromkeys(_NAMES, KEPT_SECONDS), forms=settings.FORMS)
+TABLE = OptionTable(
+    MID_OPTIONS,
+    counts={},
+    delays=dict.fromkeys(_NAMES, KEPT_SECONDS) | {PAUSED_PERIOD: PAUSED_SECONDS},
+    forms=settings.FORMS,
+)

@@ -40,6 +40,14 @@ AUDIT_DELAY = "XtkCleanup_AuditTrailPurgeDelay"
 OUTCOME_DELAY = "NmsCleanup_OutcomePurgeDelay"
 UNPULLED_DELAY = "NmsCleanup_UnpulledPurgeDelay"
 DELIVERY_DELAY = "NmsCleanup_DeliveryPurgeDelay"
+PAUSED_PERIOD = "NmsServer_PausedWorkflowPeriod"
+
+WORKFLOW_OPTIONS = (
+    Option(
+        PAUSED_PERIOD, "7d", "d", "how long a technical workflow may be paused before it is warned about, and ended"
+    ),
+)
+"""Of every instance: those of the technical workflows themselves."""
 
 _CLEANUP = (
     Option(WORKFLOW_DELAY, "30d", "d", "how long runs and journals of technical workflows are kept"),
@@ -75,6 +83,7 @@ MARKETING_OPTIONS = (
     Option(JOB_LOG_DELAY, "90d", "d", "how long journals of jobs and failed calls over the link are kept"),
     *_CLEANUP,
     *_MAINTENANCE,
+    *WORKFLOW_OPTIONS,
 )
 
 MID_OPTIONS = (
@@ -84,4 +93,5 @@ MID_OPTIONS = (
     Option(DELIVERY_DELAY, "180d", "d", "how long counters of deliveries are kept whose ledger is gone"),
     *_CLEANUP,
     *_MAINTENANCE,
+    *WORKFLOW_OPTIONS,
 )

@@ -203,6 +203,15 @@ def parse_hours(text: str) -> Hours:
     return Hours(clock(_minute(start)), clock(_minute(end)))
 
 
+def parse_moment(text: str, zone: ZoneInfo) -> datetime:
+    """Return a bound of a validity: ``2026-12-01``, ``2026-12-01 10:00`` in ``zone``, or a time with its own offset. Raises UserError."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as exc:
+        raise UserError(f"{text[:40]!r} is not a time", "write it as in '2026-12-01 10:00'") from exc
+    return moment if moment.tzinfo else place(moment, zone)
+
+
 def _every(number: int, unit: str) -> Schedule:
     """Return a period that divides its hour or its day, so that it means the same in each of them."""
     whole = 60 if unit == "minute" else 24

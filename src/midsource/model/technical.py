@@ -54,7 +54,7 @@ _ALL = (
         MARKETING, "17 * * * *", "delivery statistics by domain",
     ),
     _one(
-        "tracking", "Tracking", "Tracking", "Rastreamento",
+        "tracking", "Tracking", "Tracking", "Tracking",
         MARKETING, "27 * * * *", "tracking logs, consolidation, indicators",
     ),
     _one(
@@ -84,16 +84,16 @@ _ALL = (
         MARKETING, "every minute", "scheduled starts, waves, validity, expiry",
     ),
     _one(
-        "cleanup", "Database cleanup", "Nettoyage de la base", "Limpeza do banco de dados",
+        "cleanup", "Database cleanup", "Nettoyage de la base", "Limpeza da base de dados",
         BOTH, "daily at 04:00", "retention, each step on its own",
     ),
     _one(
-        "databaseMaintenance", "Database maintenance", "Maintenance de la base", "Manutenção do banco de dados",
+        "databaseMaintenance", "Database maintenance", "Maintenance de la base", "Manutenção da base de dados",
         BOTH, "weekly on sunday at 02:00", "vacuum, analyze, and reindex concurrently what needs it",
     ),
     _one(
         "cleanupPausedWorkflows", "Paused workflows cleanup",
-        "Nettoyage des workflows en pause", "Limpeza dos workflows pausados",
+        "Nettoyage des workflows en pause", "Limpeza dos workflows em pausa",
         BOTH, "weekly on monday at 05:00", "warns about and ends workflows paused for too long",
     ),
     _one(

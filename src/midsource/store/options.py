@@ -22,6 +22,8 @@ _NUMBER = re.compile(r"^[0-9]{1,9}$")
 _ANY = (0, 10**9)
 KEPT_SECONDS = (UNITS["d"], 3_650 * UNITS["d"])
 """How long `cleanup` may be told to keep something: a day to ten years."""
+PAUSED_SECONDS = (UNITS["d"], 365 * UNITS["d"])
+"""How long a technical workflow may be paused without a word: a day to a year."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from midsource.workflows import (
     cleanup,
+    cleanup_paused_workflows,
     database_maintenance,
     delivery_counters,
     delivery_indicators,
@@ -21,6 +22,7 @@ WORKFLOWS: tuple[ModuleType, ...] = (
     delivery_jobs,
     delivery_indicators,
     cleanup,
+    cleanup_paused_workflows,
     database_maintenance,
     doctor,
     reconcile,

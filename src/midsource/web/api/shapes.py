@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt
@@ -317,8 +317,13 @@ class Workflow(Shape):
     last_run: datetime | None
     last_success: datetime | None
     next_run: datetime | None
+    next_ticks: list[datetime]
     consecutive_failures: int
     last_error: str
+    waits: str
+    """What it waits for after failures, until when, and what ends the wait; '' where it does not."""
+    held_at: datetime | None
+    held_by: str
 
 
 class Run(Shape):
@@ -367,6 +372,49 @@ class Restarted(Shape):
 
     restarted: dict[str, int | None]
     left: dict[str, str]
+    different: dict[str, str]
+    """What is done differently from the last runs, where those failed alike."""
+    problems: dict[str, str]
+
+
+class ScheduleIn(Shape):
+    """When a workflow is due. `valid_from`, `valid_to`: times in its zone, or with an offset; `between`: as in 22:00-06:00."""
+
+    schedule: Text
+    zone: Text = "UTC"
+    valid_from: Text = ""
+    valid_to: Text = ""
+    runs_left: StrictInt | None = Field(default=None, ge=1, le=1_000_000)
+    between: Text = ""
+    dry_run: StrictBool = False
+
+
+class Schedule(Shape):
+    """When a workflow is due, and its next five ticks. `saved`: whether this request changed it."""
+
+    schedule: str
+    zone: str
+    valid_from: datetime | None
+    valid_to: datetime | None
+    runs_left: int | None
+    between: str
+    next_ticks: list[datetime]
+    saved: bool
+
+
+class Killed(Shape):
+    """What an unconditional stop ended: the run, null where there was none, and how many database sessions were cancelled."""
+
+    run: int | None
+    sessions: int
+
+
+class Concurrency(Shape):
+    """How many technical workflows ran at once: 288 cells of five minutes, and the names in the busiest of them."""
+
+    day: date
+    cells: list[int]
+    busiest: list[str]
 
 
 class RunAsked(Shape):

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from midsource.engine import admin, records
+from midsource.engine import admin, records, restarting
 from midsource.model.errors import Conflict, NotFound
 from midsource.security import audit
 from midsource.security.roles import Permission, Visitor
@@ -137,11 +137,10 @@ def _carry_out(conn: Connection, *, frame: Frame, visitor: Visitor, name: str, v
 
 def _restart_failed(conn: Connection, *, frame: Frame, visitor: Visitor) -> None:
     _need_worker(conn, frame)
-    chosen, _ = admin.restart_candidates(records.listing(conn), failed=True, scheduled=False)
-    for index, row in enumerate(chosen):
-        now, later = frame.clock.now(), index * admin.SPREAD_SECONDS
-        admin.restart(conn, row.name, visitor.name, now, after_seconds=later)
-        audit.record(conn, visitor, "workflow.restart", row.name)
+    chosen = restarting.choose(conn, (), failed=True, scheduled=False)
+    for one in restarting.look(conn, chosen.rows):
+        admin.restart(conn, one.name, visitor.name, frame.clock.now(), after_seconds=one.after_seconds)
+        audit.record(conn, visitor, "workflow.restart", one.name)
 
 
 def _need_worker(conn: Connection, frame: Frame) -> None:
