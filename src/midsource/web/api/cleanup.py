@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from midsource.security.roles import Permission
-from midsource.web.api import shapes
+from midsource.web.api import workflow_shapes as shapes
 from midsource.web.api.operations import Api, Caller, needs, refusals
 from midsource.workflows import cleanup
 from midsource.workflows.cleanup import StepView

@@ -16,7 +16,7 @@ from midsource.model.schedule import Plan
 from midsource.security import audit
 from midsource.security.roles import Permission
 from midsource.store.database import Connection
-from midsource.web.api import shapes
+from midsource.web.api import workflow_shapes as shapes
 from midsource.web.api.operations import Api, Caller, Name, needs, refusals
 
 MAX_LINES = 5_000
