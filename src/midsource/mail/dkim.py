@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -121,17 +122,60 @@ def canonical_body(body: bytes) -> bytes:
 def canonical_header(field_bytes: bytes) -> bytes:
     """Return one header field (CRLF at its end) in relaxed form (RFC 6376, 3.4.2), with its CRLF."""
     name, _, value = field_bytes.partition(b":")
-    if b"\n" not in value[:-1] and b"  " not in value and b"\t" not in value:  # most are one plain line
+    if _is_plain(value):
         return name.strip().lower() + b":" + value.strip(b" \r\n") + b"\r\n"
     unfolded = _FOLD.sub(b"", value.removesuffix(b"\r\n"))
     return name.strip().lower() + b":" + _BLANKS.sub(b" ", unfolded).strip(b" ") + b"\r\n"
 
 
+def _is_plain(value: bytes) -> bool:
+    """Whether a field's value is one line that needs no more than its ends trimmed: most are."""
+    return b"\n" not in value[:-1] and b"  " not in value and b"\t" not in value
+
+
 @lru_cache(512)  # most fields of a delivery are the same in every message; none is longer than some 2 kB
 def _signed_field(header: bytes) -> tuple[str, bytes] | None:
     """Return name and relaxed form of a field, None for one that is not signed."""
-    name = header[: header.index(b":")].strip().lower()
-    return (name.decode(), canonical_header(header)) if name in _SIGNED else None
+    written, _, value = header.partition(b":")
+    name = _signed_name(written)
+    if name is None:
+        return None
+    if _is_plain(value):
+        return name, b"%b:%b\r\n" % (name.encode(), value.strip(b" \r\n"))
+    return name, canonical_header(header)
+
+
+@lru_cache(64)
+def _signed_name(written: bytes) -> str | None:
+    """Return the name of a field that is signed, in lower case."""
+    name = written.strip().lower()
+    return name.decode() if name in _SIGNED else None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A signature that is due: everything but the private-key operation, which may wait until others are due too."""
+
+    key: DkimKey
+    unsigned: str
+    digest: bytes
+
+    def signed(self) -> bytes:
+        """Return the DKIM-Signature field with its CRLF."""
+        made = b2a_base64(self.key.sign_digest(self.digest), newline=False).decode()
+        lines = [made[start : start + _B64_LINE] for start in range(0, len(made), _B64_LINE)]
+        return (self.unsigned + "\r\n ".join(lines) + "\r\n").encode("ascii")
+
+
+def due(
+    headers: Sequence[bytes], body: bytes, keys: Sequence[DkimKey], at: datetime, *, body_is_canonical: bool = False
+) -> list[Due]:
+    """Return what there is to sign, one for each key; arguments as of `sign`."""
+    if not keys:
+        return []
+    digest = b2a_base64(_body_digest(body if body_is_canonical else canonical_body(body)), newline=False).decode()
+    names, signed = _signed_fields(headers)
+    return [_due(key, names, signed, digest, int(at.timestamp())) for key in keys]
 
 
 def sign(
@@ -142,18 +186,15 @@ def sign(
     ``headers`` are whole fields in wire form, each ending in CRLF; ``at`` becomes ``t=``. Pass ``body_is_canonical``
     only for a body of ``mail.skeleton``; a wrong promise makes a signature that no receiver accepts.
     """
-    if not keys:
-        return b""
-    digest = b64encode(_body_digest(body if body_is_canonical else canonical_body(body))).decode()
-    names, signed = _signed_fields(headers)
-    return b"".join([_signature(key, names, signed, digest, int(at.timestamp())) for key in keys])
+    return b"".join([one.signed() for one in due(headers, body, keys, at, body_is_canonical=body_is_canonical)])
 
 
 def _body_digest(body: bytes) -> bytes:
     """Hash in pieces for which hashlib keeps the interpreter lock: getting it back costs more than these 10 us."""
-    digest, view = sha256(), memoryview(body)
+    digest = sha256()
+    update = digest.update
     for at in range(0, len(body), _HASHED_WITH_LOCK):
-        digest.update(view[at : at + _HASHED_WITH_LOCK])
+        update(body[at : at + _HASHED_WITH_LOCK])  # a copy of 2 kB costs less than a view
     return digest.digest()
 
 
@@ -164,7 +205,7 @@ def _signed_fields(headers: Sequence[bytes]) -> tuple[str, bytes]:
     return ":".join([*[name for name, _ in found], "from"]), b"".join([canonical for _, canonical in found])
 
 
-def _signature(key: DkimKey, names: str, signed: bytes, digest: str, second: int) -> bytes:
+def _due(key: DkimKey, names: str, signed: bytes, digest: str, second: int) -> Due:
     unsigned = (
         f"DKIM-Signature: v=1; a={key.algorithm}; c=relaxed/relaxed;\r\n d={key.domain}; s={key.selector}; t={second};"
         f"\r\n h={_folded_names(names)};\r\n bh={digest};\r\n b="
@@ -173,9 +214,7 @@ def _signature(key: DkimKey, names: str, signed: bytes, digest: str, second: int
         f"dkim-signature:v=1; a={key.algorithm}; c=relaxed/relaxed; d={key.domain}; s={key.selector}; t={second};"
         f" h={_folded_names(names).replace(_NAMES_FOLD, _NAMES_FOLD_RELAXED)}; bh={digest}; b="
     )
-    made = b64encode(key.sign_digest(sha256(signed + relaxed.encode("ascii")).digest())).decode()
-    lines = [made[start : start + _B64_LINE] for start in range(0, len(made), _B64_LINE)]
-    return (unsigned + "\r\n ".join(lines) + "\r\n").encode("ascii")
+    return Due(key, unsigned, sha256(signed + relaxed.encode("ascii")).digest())
 
 
 @lru_cache(64)

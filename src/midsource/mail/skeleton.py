@@ -26,7 +26,7 @@ from typing import Any
 
 from midsource.mail import headers as wire
 from midsource.mail.content import Content, ContentError, RenderProblem, TemplateProblem
-from midsource.mail.dkim import DkimKey, sign
+from midsource.mail.dkim import DkimKey, Due, due
 from midsource.mail.sandbox import Names, names_of
 from midsource.mail.template import Template, compile_errors
 
@@ -64,8 +64,15 @@ class WireMessage:
 
     def signed(self, keys: Sequence[DkimKey], at: datetime, *, first: bytes = b"") -> bytes:
         """Return the whole message with one DKIM signature per key (without keys, unsigned) and ``first`` before all."""
-        signatures = sign(self.headers, self.body, keys, at, body_is_canonical=True)
-        return b"".join((first, signatures, *self.headers, b"\r\n", self.body))
+        return self.behind(first, *[one.signed() for one in self.due(keys, at)])
+
+    def due(self, keys: Sequence[DkimKey], at: datetime) -> list[Due]:
+        """Return the signatures that are due, one per key, for one who makes those of many messages in a row."""
+        return due(self.headers, self.body, keys, at, body_is_canonical=True)
+
+    def behind(self, *first: bytes) -> bytes:
+        """Return the whole message with these fields before all."""
+        return b"".join((*first, *self.headers, b"\r\n", self.body))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import hmac
 import struct
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
@@ -29,8 +29,8 @@ import msgspec
 import structlog
 
 from midsource.mail.content import Content, RenderProblem
-from midsource.mail.dkim import DkimKey
-from midsource.mail.skeleton import RecipientEnvelope, Skeleton
+from midsource.mail.dkim import DkimKey, Due
+from midsource.mail.skeleton import RecipientEnvelope, Skeleton, WireMessage
 from midsource.mid import dispatch, dkim_keys
 from midsource.mid.dispatch import DeliveryKey, Message
 from midsource.model.clock import Clock
@@ -46,6 +46,9 @@ MAX_PREPARED = 64
 """Deliveries kept compiled: about 1 MB each with large content."""
 PREPARED_SECONDS = 600.0
 """How long a delivery's content and keys are kept: a DKIM key that is replaced is used no longer (the field's cache)."""
+SIGNED_TOGETHER = 50
+"""Composed first, then signed, so that either kind of work finds its code in the core's caches: of 420 us of a signed message
+50 in a row saved 49 and ten 23. Costs 1 MB of bodies in each rendering thread."""
 UNSUBSCRIBE = "unsubscribe token"
 MESSAGE_ID = "message id"
 MAC_BYTES = 16
@@ -188,40 +191,64 @@ def prepare(key: DeliveryKey, row: dispatch.Delivery, keys_of: Callable[[str], t
     )
 
 
-def render(prepared: Prepared, messages: Iterable[Message], tokens: Tokens, at: datetime) -> list[Result]:
+def render(prepared: Prepared, messages: Sequence[Message], tokens: Tokens, at: datetime) -> list[Result]:
     """Render and sign a batch of one delivery's messages, dated ``at``. What breaks our code is a bug, of that message alone."""
     made: list[Result] = []
-    for message in messages:
-        try:
-            made.append(_render(prepared, message, tokens, at))
-        except Exception as error:  # noqa: BLE001 - the process and every other message go on
-            where = traceback.extract_tb(error.__traceback__)[-1]  # and not what it says: that may be somebody's data
-            why = f"a fault of ours: {type(error).__module__}.{type(error).__name__}"
-            _log.error(
-                "render.failed", action="render", delivery=prepared.key[1], message=message.id, why=why,
-                where=f"{where.filename}:{where.lineno}",
-            )  # fmt: skip
-            made.append(Unrendered(message.id, why, is_bug=True))
+    together = SIGNED_TOGETHER if prepared.keys else 1
+    for first in range(0, len(messages), together):
+        composed = [_composed(prepared, message, tokens, at) for message in messages[first : first + together]]
+        made += [_signed(prepared, one) if isinstance(one, _Composed) else one for one in composed]
     return made
 
 
-def _render(prepared: Prepared, message: Message, tokens: Tokens, at: datetime) -> Result:
+class _Composed(msgspec.Struct, frozen=True):
+    """A message with everything but its signatures."""
+
+    id: int
+    message_id: str
+    wire: WireMessage
+    due: list[Due]
+
+
+def _bug(prepared: Prepared, id_: int, error: Exception) -> Unrendered:
+    """Log what broke our code, and say so."""
+    where = traceback.extract_tb(error.__traceback__)[-1]  # and not what it says: that may be somebody's data
+    why = f"a fault of ours: {type(error).__module__}.{type(error).__name__}"
+    _log.error(
+        "render.failed", action="render", delivery=prepared.key[1], message=id_, why=why,
+        where=f"{where.filename}:{where.lineno}",
+    )  # fmt: skip
+    return Unrendered(id_, why, is_bug=True)
+
+
+def _composed(prepared: Prepared, message: Message, tokens: Tokens, at: datetime) -> _Composed | Unrendered:
     if prepared.skeleton is None:
         return Unrendered(message.id, prepared.problem[:MAX_REPLY_TEXT])
     account_id, delivery_id = prepared.key
-    message_id = (
-        identity.message_id(prepared.message_key, message.id, prepared.mail_from)
-        if prepared.message_key
-        else tokens.message_id(account_id, delivery_id, message.id, prepared.domain)
-    )
-    envelope = RecipientEnvelope(message.email, message_id, at, _links(prepared, message.id, tokens))
     try:
+        message_id = (
+            identity.message_id(prepared.message_key, message.id, prepared.mail_from)
+            if prepared.message_key
+            else tokens.message_id(account_id, delivery_id, message.id, prepared.domain)
+        )
+        envelope = RecipientEnvelope(message.email, message_id, at, _links(prepared, message.id, tokens))
         made = prepared.skeleton.render(_values(message.data), envelope)
+        kept = identity.DERIVED if prepared.message_key else message_id
+        return _Composed(message.id, kept, made, made.due(prepared.keys, at))
     except (RenderProblem, msgspec.DecodeError) as problem:
         return Unrendered(message.id, str(problem)[:MAX_REPLY_TEXT])
-    first = f"X-Midsource-Id: {account_id}.{delivery_id}.{message.id}\r\n".encode()
-    kept = identity.DERIVED if prepared.message_key else message_id
-    return Rendered(message.id, prepared.mail_from, kept, made.signed(prepared.keys, at, first=first))
+    except Exception as error:  # noqa: BLE001 - the process and every other message go on
+        return _bug(prepared, message.id, error)
+
+
+def _signed(prepared: Prepared, made: _Composed) -> Result:
+    account_id, delivery_id = prepared.key
+    first = f"X-Midsource-Id: {account_id}.{delivery_id}.{made.id}\r\n".encode()
+    try:
+        wire = made.wire.behind(first, *[one.signed() for one in made.due])
+    except Exception as error:  # noqa: BLE001 - the process and every other message go on
+        return _bug(prepared, made.id, error)
+    return Rendered(made.id, prepared.mail_from, made.message_id, wire)
 
 
 def _links(prepared: Prepared, id_: int, tokens: Tokens) -> Mapping[str, str]:
