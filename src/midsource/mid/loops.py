@@ -29,8 +29,8 @@ from midsource.store.database import Database
 
 SYNC_SECONDS = 0.05
 SETTLE_SECONDS = 0.2
-BUSY_LOOK_SECONDS, HOLDING_LOOK_SECONDS, IDLE_LOOK_SECONDS = 0.05, 0.25, 0.5
-"""Between two looks for work: after one that found some, while something is held, and with nothing to do (2 a second)."""
+BUSY_LOOK_SECONDS, LOOK_SECONDS = 0.05, 0.25
+"""Between two looks for work: after one that found some, and otherwise. A delivery begins at most a quarter of a second late."""
 ADVANCE_SECONDS = 1.0
 """A delivery's state follows its counters at most this late."""
 RECOVER_SECONDS = 10.0
@@ -152,7 +152,7 @@ class Loops:
             self._desk.add(taken.lease, taken.prepared, taken.messages, found.ends)
         if queues:
             self._desk.changed.set()  # a rest may be over
-        return BUSY_LOOK_SECONDS if found.taken else HOLDING_LOOK_SECONDS if held else IDLE_LOOK_SECONDS
+        return BUSY_LOOK_SECONDS if found.taken else LOOK_SECONDS
 
     async def _release_strays(self) -> None:
         known = self._desk.leases()  # all of them: what is being leased is leased by this task alone
