@@ -19,7 +19,7 @@ from midsource.model.clock import Clock
 
 RENDER_BATCH = 50
 RENDER_AHEAD = 100
-RENDERED_BYTES = 24 * 2**20
+RENDERED_BYTES = 14 * 2**20
 MAX_RENDERING = 4
 """Two threads, each with its next batch waiting."""
 SCARCE_BATCH = 4

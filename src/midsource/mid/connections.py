@@ -26,7 +26,7 @@ from midsource.net.resolver import MxAnswer, Resolver
 from midsource.net.sender import ConnectionEnd, run_connection
 from midsource.net.timeouts import Timeouts
 from midsource.policy.paths import Limits, plan_connections
-from midsource.smtp.events import Pipelining, TlsPolicy, Transaction
+from midsource.smtp.events import BEGUN, Pipelining, TlsPolicy, Transaction
 from midsource.smtp.session import ClientSession
 
 MESSAGES_PER_CONNECTION = 100
@@ -143,7 +143,7 @@ class Connections:
             # With nothing in hand the path itself is at fault: everything that waits for it has had this try.
             return ConnectionEnd(None if visit.taken else FAULT.stage, FAULT.answer)
         finally:
-            self._desk.put_back(dest, list(visit.taken.values()), fault)
+            self._desk.put_back(dest, visit.taken, fault)
 
 
 class _Visit:
@@ -180,8 +180,14 @@ class _Visit:
         return self._desk.may_send_body(token)
 
     def started(self, token: int, go: Go) -> None:
-        """Tell the desk."""
-        self._desk.started(token, go)
+        """Tell the desk; a body that begins is offered to nobody again, and is not kept here."""
+
+        def noted(error: BaseException | None) -> None:
+            if error is None:
+                self.taken[token] = BEGUN
+            go(error)
+
+        self._desk.started(token, noted)
 
     def finished(self, token: int, attempt: Attempt) -> None:
         """Tell the desk."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 
 import structlog
@@ -175,16 +175,16 @@ class Desk:
             self._ahead.feed(dest)
         return taken
 
-    def put_back(self, dest: Destination, transactions: Sequence[Transaction], fault: Attempt | None = None) -> None:
+    def put_back(self, dest: Destination, taken: Mapping[int, Transaction], fault: Attempt | None = None) -> None:
         """Take back, at the front, what a connection has no outcome for; ``fault``: why it must not be tried at once.
 
         One whose body may be under way all the same (a fault of ours ended the connection) is in doubt like any other.
         """
-        for transaction in reversed(transactions):
-            item = self._shelf.find(transaction.token)
+        for token, transaction in reversed(list(taken.items())):
+            item = self._shelf.find(token)
             if item is None:
                 continue
-            self._starts.forget(transaction.token)
+            self._starts.forget(token)
             held = item.held
             held.busy -= 1
             begun = self.journal.has_begun(item.start.key)
@@ -192,7 +192,7 @@ class Desk:
             if attempt is None and held.fate is Fate.SEND:
                 self._shelf.put_back(dest, transaction)
                 continue
-            self._shelf.forget(transaction.token)
+            self._shelf.forget(token)
             if attempt is not None:
                 self._conclude(held, self._judge(held, item.message, item.message_id, attempt))
             else:

@@ -74,6 +74,10 @@ class Transaction:
             raise ValueError(f"message {self.token}: said to be dot-stuffed but holds a line of one dot")
 
 
+BEGUN = Transaction(0, "", "", b"")
+"""Stands where a message was whose body left: it is offered to nobody again, so its bytes need not be kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What EHLO offered. ``size`` is the largest message in bytes, 0 where the server names none."""

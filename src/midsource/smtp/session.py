@@ -29,6 +29,7 @@ from typing import TypeAlias
 from midsource.model.outcome import Attempt, Lost, Reply, Stage
 from midsource.smtp import commands
 from midsource.smtp.events import (
+    BEGUN,
     Capabilities,
     Closed,
     Event,
@@ -59,10 +60,11 @@ _NO_EXTENSIONS = Capabilities()
 class _Slot:
     """A message on its way through the session."""
 
-    __slots__ = ("announced", "behind", "done", "rcpt_taken", "transaction")
+    __slots__ = ("announced", "behind", "done", "rcpt_taken", "token", "transaction")
 
     def __init__(self, transaction: Transaction) -> None:
-        self.transaction = transaction
+        self.token = transaction.token
+        self.transaction = transaction  # BEGUN once its body was handed out
         self.rcpt_taken = False
         self.announced = False  # Started was returned
         self.behind = False  # its first command went out before another message had its answer
@@ -115,7 +117,7 @@ class ClientSession:
             parts.append("awaits " + " ".join(step.name for step, _ in self._awaited))
         for name, slot in (("says", self._current), ("next", self._next), ("body of", self._armed)):
             if slot is not None:
-                parts.append(f"{name} {slot.transaction.token}")
+                parts.append(f"{name} {slot.token}")
         return f"<ClientSession {', '.join(parts)}>"
 
     # -- what the shell tells
@@ -224,7 +226,7 @@ class ClientSession:
             slot = self._armed
             if not slot.announced:
                 slot.announced = True
-                return Started(slot.transaction.token)
+                return Started(slot.token)
             self._send_body(slot)
             return self._events.popleft()
         if self._closed is not None:
@@ -369,7 +371,7 @@ class ClientSession:
 
     def _send_body(self, slot: _Slot) -> None:
         self._armed = self._current = None
-        transaction = slot.transaction
+        transaction, slot.transaction = slot.transaction, BEGUN
         body = transaction.body if transaction.prestuffed else commands.stuff(transaction.body)
         self._awaited.append((Step.BODY, slot))
         last = b".\r\n"
@@ -388,7 +390,7 @@ class ClientSession:
     def _finish(self, slot: _Slot, stage: Stage, answer: Reply | Lost) -> None:
         if not slot.done:
             slot.done = True
-            self._events.append(Finished(slot.transaction.token, Attempt(stage, answer)))
+            self._events.append(Finished(slot.token, Attempt(stage, answer)))
 
     def _give_back(self, slot: _Slot | None) -> None:
         if slot is not None and not slot.done:
