@@ -12,7 +12,17 @@ import pytest
 from midsource.mail.dkim import DkimKey, dns_record, generate_key
 from midsource.mid import dkim_keys
 from midsource.mid.dispatch import Delivery, Message
-from midsource.mid.render import PREPARED_SECONDS, Deliveries, Prepared, Rendered, Tokens, Unrendered, prepare, render
+from midsource.mid.render import (
+    PREPARED_SECONDS,
+    SIGNED_TOGETHER,
+    Deliveries,
+    Prepared,
+    Rendered,
+    Tokens,
+    Unrendered,
+    prepare,
+    render,
+)
 from midsource.security import keys
 from midsource.testing.mid import MidDatabase
 from midsource.wire import identity
@@ -80,6 +90,20 @@ def test_every_signature_verifies() -> None:
     assert wire.count(b"DKIM-Signature:") == 2
     for index in range(2):
         assert dkim.DKIM(wire).verify(idx=index, dnsfunc=lambda name, timeout=5: zone[name])
+
+
+def test_a_signed_batch_comes_back_in_its_order_and_one_that_fails_leaves_the_others_their_signatures() -> None:
+    """Messages are composed some together and signed then: none may get another one's signature or place."""
+    key = DkimKey.load("shop.test", "s1", generate_key("rsa"))
+    zone = {b"s1._domainkey.shop.test.": dns_record(key).encode()}
+    batch = [message(n, "{}" if n == 52 else f'{{"name": "n{n}"}}') for n in range(1, SIGNED_TOGETHER + 6)]
+    made = render(prepared(key), batch, TOKENS, AT)
+    assert [one.id for one in made] == [one.id for one in batch]
+    assert [one.id for one in made if isinstance(one, Unrendered)] == [52]
+    for one in made:
+        if isinstance(one, Rendered):
+            assert f"n{one.id}".encode() in one.wire
+            assert dkim.verify(one.wire, dnsfunc=lambda name, timeout=5: zone[name])
 
 
 def test_data_that_break_the_content_are_one_persons_problem() -> None:
