@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -442,3 +443,50 @@ def test_journals_of_dead_processes_go_only_when_everything_is_recorded(halves: 
         assert scalar(conn, "select count(*) from outcome_aside") == 1
         assert scalar(conn, "select array_agg(number) from journal_applied") == [2]
     assert feed.take_turn(halves.mid, NOW) is not None
+
+
+def test_cleanup_beside_deliveries_that_run_touches_nothing_of_them(halves: LinkedHalves) -> None:
+    """Both roles are cleaned without a pause while deliveries are handed over, sent and pulled."""
+    over = old_delivery(halves, 250)
+    ledger = old_ledger(halves, 120)
+    acknowledge(halves, max(results(halves, days) for days in (50, 40, 30, 20, 16)))
+    stop, failures, runs = threading.Event(), [], [0]
+
+    def keep_cleaning(context: Context) -> None:
+        while not stop.is_set():
+            try:
+                clean(context)
+                runs[0] += 1
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the test fails by it
+                failures.append(exc)
+                return
+
+    threads = [
+        threading.Thread(target=keep_cleaning, args=(context,)) for context in (halves.context(), of_mid(halves))
+    ]
+    for thread in threads:
+        thread.start()
+    numbers = []
+    try:
+        for serial in (2, 3):
+            number = halves.prepared(1500, serial=serial)
+            numbers.append(number)
+            halves.run(handover.hand_over, number)
+            orders.command(halves.mid, halves.mid_account, number, "start", NOW)
+            for first in range(1, 1501, 300):
+                halves.sent(number, range(first, first + 300))
+                delivery_logs.run_once(halves.context())
+        halves.run(delivery_logs.run_once)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert runs[0] > 1
+    for number in numbers:
+        assert halves.same_on_both_sides(number)
+        assert halves.totals_agree(number)
+        with halves.marketing.connection() as conn:
+            assert totals.by_state(conn, number)[MessageState.SENT] == 1500
+    assert f"broad_log_{over >> 32}" not in tables(halves.marketing, "broad_log")
+    assert f"message_{ledger >> 32}" not in tables(halves.mid, "message")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from midsource.engine.work import Context
-from midsource.marketing import accounts, gaps, link_journal, pages, pointers, samples
+from midsource.marketing import accounts, gaps, link_journal, losses, pages, pointers, samples
 from midsource.marketing.link_journal import Call, Method
 from midsource.marketing.pointers import Lane, Lanes, MovedByHand
 from midsource.marketing.read_ahead import ReadAhead
@@ -25,7 +25,7 @@ from midsource.policy.position import show
 from midsource.store.database import Connection, StatementTimeout, scalar
 from midsource.wire.client import MAX_SKEW_SECONDS, DeliveryPage, LogPage, MidClient
 from midsource.wire.failures import LinkFailure
-from midsource.wire.schema import DeliveryRow, LogRow, Rewound
+from midsource.wire.schema import DeliveryRow, FeedHead, GoneBefore, LogRow, Rewound
 
 Stream = Literal["deliveries", "logs"]
 Activity = Literal["busy", "retrying", "idle"]
@@ -193,6 +193,9 @@ class FeedReader:
             if isinstance(answer, Rewound):
                 self._rewound(lane, answer)
                 return None
+            if isinstance(answer, GoneBefore):
+                self._gone_before(lane, answer)
+                return None
             if answer.head.more and self._pages + 1 < self._most_pages:
                 self._ahead.begin(answer.head.cursor, lane.window.rows, held=lane.cursor)
             self._keep(lane, answer, 0.0 if wait else asked.seconds)
@@ -260,12 +263,7 @@ class FeedReader:
 
     def _rewound(self, lane: Lane, answer: Rewound) -> None:
         """Start again at the oldest result kept: the mid was restored or cloned, or the cursor is beyond its end."""
-        self._rewinds += 1
-        if self._rewinds > REWINDS:
-            raise Failed(
-                f"the mid of {self._account} refuses its own cursors (generation {answer.generation})",
-                "check that one mid answers at this address, and see its log",
-            )
+        self._count_refusal(answer.generation)
         with self._context.database.transaction() as conn:
             gaps.record_rewound(conn, self._account, self._stream, self._context.clock.now())
             moved = pointers.rewind(conn, lane)
@@ -276,6 +274,34 @@ class FeedReader:
             f"to {answer.head_seq}): what it holds since {moved.shown} is read again; what is known here is not changed by it",
         )
         self._lanes = self._open()
+
+    def _gone_before(self, lane: Lane, answer: GoneBefore) -> None:
+        """Go on with what the mid keeps, and note in the same transaction what may be lost before it."""
+        self._count_refusal(answer.generation)
+        now, before = self._context.clock.now(), answer.gone_before
+        head = FeedHead(
+            generation=answer.generation, cursor=answer.cursor, rows=0, more=True, reached_at=before, now=now,
+            seq=answer.seq, head_seq=answer.seq,
+        )  # fmt: skip
+        with self._context.database.transaction() as conn:
+            pointers.lock(conn, self._account, self._stream)
+            if pointers.advance(conn, lane, head) is None:
+                raise MovedByHand
+            noted = losses.note(conn, self._account, self._stream, before, now)
+        self._context.say(
+            "warning" if noted.deliveries else "info",
+            f"{lane.option} stood at {show(lane.reached_at)}: the mid keeps no results from before {show(before)}; {noted}",
+        )
+        self._lanes = self._open()
+
+    def _count_refusal(self, generation: str) -> None:
+        """Raise Failed where a mid refuses the cursors it gave."""
+        self._rewinds += 1
+        if self._rewinds > REWINDS:
+            raise Failed(
+                f"the mid of {self._account} refuses its own cursors (generation {generation})",
+                "check that one mid answers at this address, and see its log",
+            )
 
     def _compare_clocks(self, page: LogPage | DeliveryPage) -> None:
         skew = self._client.skew_seconds(page.head.now)

@@ -65,7 +65,10 @@ def link(conn: Connection, now: datetime) -> Iterator[Sample]:
 
 
 def pointers(conn: Connection, now: datetime) -> Iterator[Sample]:
-    """Yield how far each lane of each pointer is behind."""
+    """Yield how far each lane of each pointer is behind, and what a mid no longer had."""
     for account, stream, lane, reached in conn.execute("select account, stream, lane, reached_at from pointer"):
         lag = max(0.0, (now - reached).total_seconds())
         yield Sample("midsource_pointer_lag_seconds", lag, (account, stream, lane))
+    lost = conn.execute("select account, stream, sum(rows) from feed_loss where mended_at is null group by 1, 2")
+    for account, stream, rows in lost:
+        yield Sample("midsource_feed_lost_messages", float(rows), (account, stream))

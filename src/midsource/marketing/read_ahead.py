@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from midsource.model.clock import Clock
 from midsource.wire.client import DeliveryPage, LogPage
-from midsource.wire.schema import Rewound
+from midsource.wire.schema import GoneBefore, Rewound
 
-Answer: TypeAlias = LogPage | DeliveryPage | Rewound
+Answer: TypeAlias = LogPage | DeliveryPage | Rewound | GoneBefore
 
 
 @dataclass(frozen=True, slots=True)

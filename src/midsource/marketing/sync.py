@@ -8,7 +8,8 @@ is the next slice's. The truth is the pointer, not the engine's checkpoint.
 
 Failures: an account fails by itself; the others go on. A mid that cannot be reached is tried five times within the run,
 then the run fails with the sentences of all failed accounts. *Rewound* (the mid was restored) reads again from the oldest
-result kept; harmless, because rows only go forward.
+result kept; harmless, because rows only go forward. *Gone before T* (the pointer stood before what the mid keeps) goes on at T,
+and what may be lost is noted, a row a delivery (marketing/losses.py).
 """
 
 from __future__ import annotations

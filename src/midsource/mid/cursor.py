@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from midsource.model.errors import Conflict, UserError
-from midsource.wire.schema import Rewound
+from midsource.wire.schema import GoneBefore, Rewound
 
 _CURSOR = struct.Struct(">16sqi")
 
@@ -38,6 +38,20 @@ class Cursor:
         if seq < 0 or row < 0:
             raise UserError(f"{text[:80]!r} is no cursor of a feed", "give back the cursor of the last page")
         return cls(uuid.UUID(bytes=generation), seq, row)
+
+
+class Forgotten(Conflict):
+    """What follows the cursor is not kept any more (`cleanup`); ``gone`` says up to when, and where to go on."""
+
+    code = "MS-212"
+    http_status = 410
+
+    def __init__(self, gone: GoneBefore) -> None:
+        super().__init__(
+            f"results from before {gone.gone_before.isoformat()} are gone: they were kept for their time",
+            "go on with what is kept; compare both sides for the rest",
+        )
+        self.gone = gone
 
 
 class Gone(Conflict):

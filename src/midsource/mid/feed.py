@@ -11,7 +11,8 @@ batch with ``sequenced_at`` at or after it is where to go on.
 
 A cursor is (generation, seq, row): all batches up to seq, and of that batch rows up to row, were served. Row 0 stands
 for the whole batch. It is text, opaque to whoever holds it. A cursor of another generation, or beyond the last number
-given, raises Gone: the database was restored or cloned.
+given, raises Gone: the database was restored or cloned. A cursor or a time from before what is kept raises Forgotten, which
+says where the oldest kept begins: `cleanup` notes that in the transaction that forgets (mid/cleanup_feed.py).
 
 Limits: 20 000 rows or 16 MB a page, ASKED_BATCHES batches looked at, PAGE_SECONDS for its statement (halved pages are
 tried when that is too short). Reading changes nothing but the acknowledgement, which retention goes by.
@@ -19,6 +20,7 @@ tried when that is too short). Reading changes nothing but the acknowledgement, 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,10 +31,10 @@ from psycopg import sql
 from psycopg.types.numeric import Int8BinaryLoader
 
 from midsource.mid import counters
-from midsource.mid.cursor import Cursor, Gone
+from midsource.mid.cursor import Cursor, Forgotten, Gone
 from midsource.model.errors import UserError
 from midsource.store.database import Connection, Database, StatementTimeout, scalar
-from midsource.wire.schema import MAX_PAGE_BYTES, MAX_PAGE_ROWS, DeliveryRow, FeedHead, LogRow, Rewound
+from midsource.wire.schema import MAX_PAGE_BYTES, MAX_PAGE_ROWS, DeliveryRow, FeedHead, GoneBefore, LogRow, Rewound
 
 Stream: TypeAlias = Literal["deliveries", "logs"]
 
@@ -119,8 +121,9 @@ def take_turn(database: Database, now: datetime) -> int | None:
 
 
 def position(conn: Connection, account_id: int, ask: Ask) -> Cursor:
-    """Return where ``ask`` begins. Raises Gone, UserError for a text that is no cursor."""
+    """Return where ``ask`` begins. Raises Gone, Forgotten, UserError for a text that is no cursor."""
     generation = scalar(conn, "select generation from instance")
+    gone = conn.execute("select seq, gone_before from feed_gone where account_id = %s", (account_id,)).fetchone()
     if ask.after:
         cursor = Cursor.parse(ask.after)
         last = scalar(conn, "select case when is_called then last_value else 0 end from feed_seq")
@@ -131,9 +134,13 @@ def position(conn: Connection, account_id: int, ask: Ask) -> Cursor:
             ).fetchone()
             assert bounds is not None
             raise Gone(Rewound(generation=str(generation), head_seq=bounds[0], oldest_seq=bounds[1]))
+        if gone is not None and (cursor.seq < gone[0] or (cursor.seq == gone[0] and cursor.row)):
+            raise _forgotten(generation, *gone)
         return cursor
     if ask.since is None:
-        return Cursor(generation)
+        return Cursor(generation, gone[0] if gone else 0)
+    if gone is not None and ask.since <= gone[1]:
+        raise _forgotten(generation, *gone)
     before = scalar(
         conn,
         "select coalesce((select seq - 1 from feed_batch where account_id = %(account)s and sequenced_at >= %(since)s "
@@ -143,8 +150,14 @@ def position(conn: Connection, account_id: int, ask: Ask) -> Cursor:
     return Cursor(generation, before)
 
 
+def _forgotten(generation: uuid.UUID, seq: int, before: datetime) -> Forgotten:
+    return Forgotten(
+        GoneBefore(generation=str(generation), gone_before=before, cursor=str(Cursor(generation, seq)), seq=seq)
+    )
+
+
 def read_page(database: Database, account_id: int, ask: Ask, now: datetime) -> Page:
-    """Take a turn, then serve the page that follows ``ask``; an empty one at the end of the feed. Raises Gone, UserError."""
+    """Take a turn, then serve the page that follows ``ask``; an empty one at the end of the feed. Raises what ``position`` does."""
     if ask.limit < 1:
         raise UserError(f"a page of {ask.limit} rows cannot be served", "ask for at least one")
     take_turn(database, now)

@@ -82,6 +82,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("midsource_account_answer_age_seconds", "gauge", ("account",), "seconds", "Since a mid last answered; since the account was made where it never did.", Where.MARKETING),
     Metric("midsource_account_problem", "gauge", ("account",), "0 or 1", "Whether the last call over the link failed.", Where.MARKETING),
     Metric("midsource_link_failures", "gauge", ("account", "method", "code"), "calls", f"Calls over the link that failed {_DAY}, by the field's method and HTTP code; 0: no answer.", Where.MARKETING),
+    Metric("midsource_feed_lost_messages", "gauge", ("account", "stream"), "messages", "Messages open here whose results a mid no longer kept when they were asked for, until reconciled.", Where.MARKETING),
     Metric("midsource_orders_unconfirmed", "gauge", ("account",), "orders", "Orders (start, pause, resume, stop) that a mid has not confirmed.", Where.MARKETING),
     Metric("midsource_feed_unnumbered", "gauge", (), "batches", f"Feed batches that no reader has asked for yet; counted to {COUNTED_AT_MOST}.", Where.MID),
     Metric("midsource_feed_backlog", "gauge", ("account", "stream"), "batches", f"Numbered batches that an account has not acknowledged; counted to {COUNTED_AT_MOST}.", Where.MID),

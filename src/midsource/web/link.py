@@ -26,7 +26,7 @@ from midsource import __version__
 from midsource.config import InstanceConfig
 from midsource.mid import deliveries, feed, orders, reception
 from midsource.mid.accounts import Account
-from midsource.mid.cursor import Cursor, Gone
+from midsource.mid.cursor import Cursor, Forgotten, Gone
 from midsource.model.clock import Clock
 from midsource.model.errors import NotFound, UserError
 from midsource.store import processes
@@ -188,6 +188,8 @@ class Link:
                 page, body = await self._in_thread(partial(self._page, account_id, ask, encoding))
             except Gone as exc:
                 return _json(exc.rewound, exc.http_status)
+            except Forgotten as exc:
+                return _json(exc.gone, exc.http_status)
             left = deadline - loop.time()
             if page.head.rows or str(page.cursor) != (ask.after or str(page.cursor)) or left <= 0:
                 break

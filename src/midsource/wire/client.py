@@ -34,6 +34,7 @@ from midsource.wire.schema import (
     FeedHead,
     Finalise,
     FinaliseAnswer,
+    GoneBefore,
     Hello,
     LogRow,
     PartAnswer,
@@ -221,7 +222,7 @@ class MidClient:
 
     def feed_logs(
         self, *, after: str, since: datetime | None, limit: int, wait: float = 0, held: str | None = None
-    ) -> LogPage | Rewound:
+    ) -> LogPage | Rewound | GoneBefore:
         """Read a page of outcomes: after a cursor, or from a time, or (neither) from the oldest kept.
 
         Asking after a cursor acknowledges everything before it, or before ``held`` where a page is read ahead.
@@ -230,7 +231,7 @@ class MidClient:
 
     def feed_deliveries(
         self, *, after: str, since: datetime | None, limit: int, wait: float = 0, held: str | None = None
-    ) -> DeliveryPage | Rewound:
+    ) -> DeliveryPage | Rewound | GoneBefore:
         """Read a page of deliveries whose state or counters changed; ``held`` as for outcomes."""
         return self._feed("deliveries", self._deliveries, after, since, limit, wait, held)
 
@@ -243,7 +244,7 @@ class MidClient:
         limit: int,
         wait: float,
         held: str | None,
-    ) -> Page[RowT] | Rewound:
+    ) -> Page[RowT] | Rewound | GoneBefore:
         query = {"limit": str(limit)}
         if held is not None:
             query["held"] = held
@@ -254,9 +255,11 @@ class MidClient:
         if wait >= 1:
             query["wait"] = str(int(wait))
         path = f"feed/{stream}?" + "&".join(f"{name}={quote(value)}" for name, value in query.items())
-        answer = self._call("GET", path, self._timeouts.page + wait, limit=MAX_PAGE_BYTES * 2, passing=(409,))
+        answer = self._call("GET", path, self._timeouts.page + wait, limit=MAX_PAGE_BYTES * 2, passing=(409, 410))
         if answer.status == 409:
             return self._parse(answer, Rewound)
+        if answer.status == 410:
+            return self._parse(answer, GoneBefore)
         first, _, rest = answer.body.partition(b"\n")
         try:
             head = self._head.decode(first)

@@ -207,6 +207,18 @@ class Rewound(Struct, frozen=True, kw_only=True):
     oldest_seq: int
 
 
+class GoneBefore(Struct, frozen=True, kw_only=True):
+    """410 on a feed: results up to ``gone_before`` are not kept any more, and the reader had not come so far.
+
+    ``cursor`` is where the oldest kept begin: the pointer moves there, to the time ``gone_before``. ``seq`` is its number.
+    """
+
+    generation: str
+    gone_before: datetime
+    cursor: str
+    seq: int
+
+
 class Problem(Struct, frozen=True, kw_only=True):
     """Every refusal: a stable code, the cause, the remedy."""
 
