@@ -1,4 +1,4 @@
-"""`delivery create|proof|prepare|send|pause|resume|stop|show|list|logs|explain|recompute|reconcile`."""
+"""`delivery create|proof|prepare|send|pause|resume|stop|show|list|logs|explain|recompute|reconcile|stats`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from midsource.cli.output import say, say_json, say_table
 from midsource.cli.recompute import recompute
 from midsource.cli.reconcile import reconcile
 from midsource.cli.session import Opened, Session, need_worker
+from midsource.cli.stats import stats
 from midsource.engine import jobs
 from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders, planned, proofs, recipients
 from midsource.marketing.deliveries import Delivery
@@ -301,3 +302,4 @@ def _message_state(text: str) -> MessageState | None:
 
 app.command()(recompute)
 app.command()(reconcile)
+app.command()(stats)

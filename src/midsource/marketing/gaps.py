@@ -8,7 +8,7 @@ told what is known here. A COMMIT of unknown fate leaves no gap: a page
 and the pointer that covers it are one transaction.
 
 Also compared: deliveries under way, once in OPEN_AGAIN; those that ended within LATELY, until a comparison after their end
-left nothing open, then once in ENDED_AGAIN.
+left nothing open, then once in ENDED_AGAIN; and those whose statistics were not the log's totals (statistics.py).
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ where d.state >= 45 and d.targeted is not null and d.log_dropped_at is null and 
         select from pull_gap g where g.filled_at is null and {_CONCERNED} and not exists ({_SETTLED})))
     or (coalesce(r.started_at, '-infinity') < %(now)s - %(open)s and exists (
         select from feed_loss l where l.delivery_id = d.id and l.mended_at is null))
+    or exists (select from delivery_stat_read s where s.delivery_id = d.id and not s.agrees
+        and s.read_at > coalesce(r.started_at, '-infinity'))
     or (exists (select from pull_gap g where g.filled_at is null and g.noted_at > coalesce(r.started_at, '-infinity')
         and {_CONCERNED})))
 order by r.started_at nulls first, d.id limit %(most)s

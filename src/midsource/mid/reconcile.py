@@ -55,7 +55,7 @@ from unnest(%s::bigint[], %s::bigint[]) as b (first, last) cross join lateral (
 def summary(database: Database, account_id: int, delivery_id: int, now: datetime, *, mend: bool) -> LedgerSummary:
     """Count a delivery's ledger and compare it with the counters. Raises NotFound."""
     with database.transaction(statement_seconds=READ_SECONDS) as conn:
-        look = _Look(conn, account_id)
+        look = Look(conn, account_id)
         delivery = deliveries.find(conn, account_id, delivery_id)
         ledger = conn.execute(
             "select state, count(*), max(id) from message where account_id = %s and delivery_id = %s group by state",
@@ -105,7 +105,7 @@ def blocks(database: Database, account_id: int, delivery_id: int, first: int, co
     if first < 0 or not 1 <= count <= MAX_BLOCKS:
         raise UserError(f"{count} blocks from {first} on cannot be summed", f"ask for 1 to {MAX_BLOCKS} from 0 on")
     with database.transaction(statement_seconds=READ_SECONDS) as conn:
-        look = _Look(conn, account_id)
+        look = Look(conn, account_id)
         deliveries.find(conn, account_id, delivery_id)
         last = (first + count) * BLOCK_ROWS
         found = conn.execute(_SUMS, (account_id, delivery_id, first * BLOCK_ROWS + 1, last)).fetchall()
@@ -120,7 +120,7 @@ def rows(database: Database, account_id: int, delivery_id: int, wanted: Sequence
         raise UserError(f"the rows of {len(wanted)} blocks cannot be read", f"ask for 1 to {ROW_BLOCKS} blocks")
     spans = ids_of(sorted(set(wanted)))
     with database.transaction(statement_seconds=READ_SECONDS) as conn:
-        look = _Look(conn, account_id)
+        look = Look(conn, account_id)
         deliveries.find(conn, account_id, delivery_id)
         firsts, lasts = [first for first, _ in spans], [last for _, last in spans]
         found = conn.execute(_ROWS, (firsts, lasts, account_id, delivery_id), binary=True).fetchall()
@@ -133,7 +133,7 @@ def rows(database: Database, account_id: int, delivery_id: int, wanted: Sequence
     )
 
 
-class _Look:
+class Look:
     """One snapshot: the caller's transaction from here on, and which batches of the feed it can see."""
 
     def __init__(self, conn: Connection, account_id: int) -> None:

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from midsource import __version__
 from midsource.config import InstanceConfig
-from midsource.mid import deliveries, feed, orders, reception
+from midsource.mid import deliveries, feed, orders, reception, statistics
 from midsource.mid.accounts import Account
 from midsource.mid.cursor import Cursor, Forgotten, Gone
 from midsource.model.clock import Clock
@@ -32,6 +32,7 @@ from midsource.model.errors import NotFound, UserError
 from midsource.store import processes
 from midsource.store.database import Database, scalar
 from midsource.web import bodies, link_reconcile
+from midsource.web.link_reconcile import Look
 from midsource.web.waiting import FeedWaiters
 from midsource.wire.rows import compress
 from midsource.wire.schema import (
@@ -83,6 +84,7 @@ class Link:
             Route(delivery + "/finalize", self.finalise, methods=["POST"]),
             Route(delivery + "/commands", self.command, methods=["POST"]),
             Route(delivery + "/reconcile", self.reconcile, methods=["GET"]),
+            Route(delivery + "/statistics", self.statistics, methods=["GET"]),
             Route(PREFIX + "/feed/{stream}", self.read_feed, methods=["GET"]),
         ]
 
@@ -169,7 +171,13 @@ class Link:
 
     async def reconcile(self, request: Request) -> Response:
         """Tell what the ledger holds of a delivery: counted, in sums of blocks, or row by row."""
-        look = link_reconcile.wanted(request.query_params)
+        return await self._looked(request, link_reconcile.wanted(request.query_params))
+
+    async def statistics(self, request: Request) -> Response:
+        """Tell what became of a delivery's messages by recipient domain."""
+        return await self._looked(request, statistics.read)
+
+    async def _looked(self, request: Request, look: Look) -> Response:
         where = (self._database, _account(request).id, _delivery_id(request), self._clock.now())
         encoding = _accepted(request.headers.get("accept-encoding", ""))
         body = await self._in_thread(lambda: _encoded(msgspec.json.encode(look(*where)), encoding))

@@ -14,8 +14,9 @@ from midsource.mid import reconcile
 from midsource.model.errors import UserError
 from midsource.store.database import Database
 from midsource.wire.blocks import MAX_BLOCKS, BlockPage, LedgerPage, LedgerSummary
+from midsource.wire.statistics import Statistics
 
-Look: TypeAlias = Callable[[Database, int, int, datetime], LedgerSummary | BlockPage | LedgerPage]
+Look: TypeAlias = Callable[[Database, int, int, datetime], LedgerSummary | BlockPage | LedgerPage | Statistics]
 """Takes database, account, delivery and time."""
 
 

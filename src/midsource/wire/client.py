@@ -40,6 +40,7 @@ from midsource.wire.schema import (
     PartAnswer,
     Rewound,
 )
+from midsource.wire.statistics import Statistics
 
 PRODUCT = "midsource"
 """What ``Hello.product`` must say."""
@@ -219,6 +220,10 @@ class MidClient:
         path = f"deliveries/{delivery_id}/reconcile?rows={','.join(map(str, blocks))}"
         answer = self._call("GET", path, self._timeouts.page, limit=MAX_PAGE_BYTES * 2)
         return self._parse(answer, LedgerPage)
+
+    def statistics(self, delivery_id: int) -> Statistics:
+        """Ask what became of a delivery's messages by recipient domain."""
+        return self._json("GET", f"deliveries/{delivery_id}/statistics", Statistics, seconds=self._timeouts.page)
 
     def feed_logs(
         self, *, after: str, since: datetime | None, limit: int, wait: float = 0, held: str | None = None

@@ -12,6 +12,7 @@ from midsource.workflows import (
     delivery_indicators,
     delivery_jobs,
     delivery_logs,
+    delivery_statistics,
     doctor,
     reconcile,
 )
@@ -19,6 +20,7 @@ from midsource.workflows import (
 WORKFLOWS: tuple[ModuleType, ...] = (
     delivery_counters,
     delivery_logs,
+    delivery_statistics,
     delivery_jobs,
     delivery_indicators,
     cleanup,

@@ -18,6 +18,7 @@ from midsource.marketing import (
     link_journal,
     orders,
     reconcile_reports,
+    statistics,
     totals,
 )
 from midsource.model.delivery import DeliveryState
@@ -90,6 +91,13 @@ def router(api: Api) -> APIRouter:
             else:
                 told = explain.explain_delivery(conn, number, api.clock.now())
         return shapes.Story(story=list(told.lines), facts=msgspec.to_builtins(told.facts))
+
+    @made.get("/deliveries/{number}/statistics", dependencies=[SEE], responses=NOT_FOUND)
+    def show_statistics(number: Number) -> shapes.DeliveryStatistics:
+        """Tell what became of its messages by recipient domain, the largest first, as the mid last counted them."""
+        wanted = _existing(api, number)
+        with api.database.connection() as conn:
+            return shapes.DeliveryStatistics.model_validate(statistics.as_dict(statistics.read(conn, wanted)))
 
     @made.get("/deliveries/{number}/reconciliations", dependencies=[SEE], responses=NOT_FOUND)
     def show_reconciliations(number: Number) -> shapes.Reconciliations:

@@ -384,3 +384,29 @@ class Reconciliations(Shape):
     """The last comparisons of a delivery, newest first."""
 
     reports: list[Reconciliation]
+
+
+class DomainStatistics(Shape):
+    """Messages of one recipient domain by state. ``domain`` null: of all those not among the thousand largest."""
+
+    domain: str | None
+    messages: int
+    sent: int
+    failed: int
+    pending: int
+    cancelled: int
+    deferred: int
+    uncertain: int
+    failed_because: dict[str, int]
+    first_at: datetime | None = Field(description="The first try at any of them.")
+    last_at: datetime | None = Field(description="The last change of any of them.")
+    rate_per_second: float | None
+
+
+class DeliveryStatistics(Shape):
+    """Statistics by domain. ``read_at`` null: nothing was read yet."""
+
+    read_at: datetime | None
+    domains: int
+    agrees: bool | None = Field(description="Whether they equal the log's totals; null where that cannot be told yet.")
+    rows: list[DomainStatistics]
