@@ -92,6 +92,13 @@ def router(api: Api) -> APIRouter:
                 told = explain.explain_delivery(conn, number, api.clock.now())
         return shapes.Story(story=list(told.lines), facts=msgspec.to_builtins(told.facts))
 
+    _add_figures(made, api)
+    _add_orders(made, api)
+    _add_logs(made, api)
+    return made
+
+
+def _add_figures(made: APIRouter, api: Api) -> None:
     @made.get("/deliveries/{number}/statistics", dependencies=[SEE], responses=NOT_FOUND)
     def show_statistics(number: Number) -> shapes.DeliveryStatistics:
         """Tell what became of its messages by recipient domain, the largest first, as the mid last counted them."""
@@ -108,10 +115,6 @@ def router(api: Api) -> APIRouter:
         return shapes.Reconciliations(
             reports=[shapes.Reconciliation.model_validate(reconcile_reports.as_dict(report)) for report in found]
         )
-
-    _add_orders(made, api)
-    _add_logs(made, api)
-    return made
 
 
 def _add_orders(made: APIRouter, api: Api) -> None:
