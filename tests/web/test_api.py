@@ -146,6 +146,22 @@ def test_the_log_is_read_in_pages_and_as_lines(client: httpx2.Client, scene: Sce
     assert client.get(path, params={"state": "lost"}).status_code == 422
 
 
+def test_maintenance_is_shown_ordered_and_advised(client: httpx2.Client, console: Console) -> None:
+    found = client.get("/maintenance").json()
+    assert (found["mode"], found["window"]["hours"]) == ("execute", "02:00-05:00")
+    assert "broad_log" in {table["parent"] for table in found["tables"]}
+    asked = {"act": "vacuum", "relations": ["job"]}
+    assert client.post("/maintenance/orders", json=asked | {"relations": ["nosuch"]}).status_code == 404
+    advised = client.post("/maintenance/orders", json=asked | {"advise": True}).json()
+    assert [row["statement"] for row in advised] == ['VACUUM (ANALYZE, TRUNCATE OFF) "public"."job"']
+    assert client.post("/maintenance/orders", json=asked).status_code == 503, "nobody would carry it out"
+    alive_worker(console.database)
+    with console.database.transaction() as conn:
+        conn.execute("insert into workflow (name, schedule) values ('databaseMaintenance', 'weekly on sunday at 02:00')")
+    assert [row["outcome"] for row in client.post("/maintenance/orders", json=asked).json()] == ["asked"]
+    assert [row["outcome"] for row in client.get("/maintenance/actions").json()] == ["asked", "advised"]
+
+
 def test_people_segments_options_and_workflows(client: httpx2.Client, console: Console, scene: Scene) -> None:
     page = client.get("/recipients", params={"limit": 2}).json()
     email = page["recipients"][0]["email"]

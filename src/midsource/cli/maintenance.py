@@ -18,20 +18,19 @@ from midsource.cli.group import group
 from midsource.cli.output import err, moment, say, say_json, say_table
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.engine import admin
-from midsource.model.errors import Failed, NotFound, Unhealthy
-from midsource.model.maintenance import Act, Measures, Outcome, Step
+from midsource.model.errors import Failed, Unhealthy
+from midsource.model.maintenance import Act, Outcome, Step
 from midsource.net.clock import SystemClock
-from midsource.policy import maintenance as policy
 from midsource.policy.sizes import size
 from midsource.security import audit
 from midsource.store.maintenance import actions, measuring, settings
 from midsource.store.maintenance import status as reading
+from midsource.store.maintenance.orders import ordered
 from midsource.store.maintenance.statements import statement
 from midsource.workflows import database_maintenance
 
 WAIT_SECONDS = 4 * 3600
 """As long as an ordered action may take; who waits longer looks again later."""
-NAMES_SHOWN = 60
 
 app = group("Upkeep of the database: status, vacuum, reindex, actions.")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
@@ -105,7 +104,7 @@ def _order(
     with session.open() as opened:
         with opened.database.connection() as conn:
             chosen, _ = settings.read(conn)
-            steps = _steps(measuring.measure(conn, SystemClock().now()), chosen, act, names, by=who.name)
+            steps = ordered(measuring.measure(conn, SystemClock().now()), chosen, act, names, by=who.name)
         if print_sql:
             _print(steps, json=json)
             return
@@ -124,22 +123,6 @@ def _order(
         if wait:
             _follow(opened, ids)
         _tell(opened, ids, json=json, waited=wait)
-
-
-def _steps(measures: Measures, chosen: policy.Settings, act: Act, names: Sequence[str], *, by: str) -> list[Step]:
-    """Return what is to be done: by name, or what is due. Raises NotFound for a name that there is not."""
-    if not names:
-        due = policy.plan(measures, chosen, by=by)
-        wanted = {Act.REINDEX, Act.DROP} if act is Act.REINDEX else {Act.VACUUM, Act.VACUUM_ANALYZE, Act.ANALYZE}
-        return [step for step in due if step.act in wanted]
-    tables = {name for table in measures.tables for name in (table.name, table.parent)} - {""}
-    indexes = {index.name for index in measures.indexes} if act is Act.REINDEX else set()
-    unknown = [name for name in names if name not in tables | indexes]
-    if unknown:
-        known = sorted({table.parent or table.name for table in measures.tables})
-        more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
-        raise NotFound(f"there is no table {unknown[0]!r}", f"there are: {', '.join(known[:NAMES_SHOWN])}{more}")
-    return list(policy.of(measures, names, act))
 
 
 def _print(steps: Sequence[Step], *, json: bool) -> None:

@@ -49,6 +49,7 @@ COUNTED_AT_MOST = 10_000
 """A backlog is counted so far and no further: beyond it the exact number changes nothing, and a scrape stays cheap."""
 
 _DAY = f"in the last {RECENT_HOURS} hours"
+_WEEK = "in the last 7 days"
 _MONTHS = "of deliveries created this month and the month before"
 
 METRICS: tuple[Metric, ...] = (
@@ -67,6 +68,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("midsource_database_connections", "gauge", ("kind",), "connections", "Connections to the instance's database, by kind of process; 'other': anybody else."),
     Metric("midsource_database_connections_allowed", "gauge", (), "connections", "What the server allows altogether."),
     Metric("midsource_database_bytes", "gauge", (), "bytes", "Size of the instance's database on disk."),
+    Metric("midsource_database_rows", "gauge", ("state",), "rows", "Rows of all tables, live and dead (not vacuumed yet), as the server counts them."),
+    Metric("midsource_database_transaction_age", "gauge", (), "transactions", "Age of the oldest transaction id; the server forces a vacuum at 200 million and refuses writes at 2 147 million."),
+    Metric("midsource_database_oldest_transaction_seconds", "gauge", (), "seconds", "Since the oldest open transaction began that this role may see; 0: there is none."),
+    Metric("midsource_maintenance_actions", "gauge", ("outcome",), "actions", f"Actions of database maintenance {_WEEK}: done, skipped, failed, cut."),
     Metric("midsource_jobs_unfinished", "gauge", ("kind", "state"), "jobs", "Jobs that wait for a worker or run."),
     Metric("midsource_jobs_ended", "gauge", ("kind", "outcome"), "jobs", f"Jobs that ended {_DAY}: finished, failed, aborted."),
     Metric("midsource_workflow_state", "gauge", ("workflow", "state"), "1", "The state a technical workflow is in."),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TypeAlias
 
+from midsource.model.maintenance import Outcome
 from midsource.model.message import MessageState
 from midsource.model.metrics import Sample
 from midsource.store import processes
@@ -62,3 +63,29 @@ def database(conn: Connection, now: datetime) -> Iterator[Sample]:  # noqa: ARG0
     assert row is not None
     yield Sample("midsource_database_connections_allowed", row[0])
     yield Sample("midsource_database_bytes", row[1])
+
+
+def upkeep(conn: Connection, now: datetime) -> Iterator[Sample]:  # noqa: ARG001 - one shape for all measures
+    """Yield what says whether maintenance keeps up."""
+    row = conn.execute(
+        "select sum(n_live_tup)::float8, sum(n_dead_tup)::float8, "
+        "(select age(datfrozenxid) from pg_database where datname = current_database()), "
+        "(select coalesce(extract(epoch from max(clock_timestamp() - xact_start)), 0)::float8 from pg_stat_activity "
+        "  where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()) "
+        "from pg_stat_user_tables"
+    ).fetchone()
+    assert row is not None
+    yield Sample("midsource_database_rows", row[0] or 0, ("live",))
+    yield Sample("midsource_database_rows", row[1] or 0, ("dead",))
+    yield Sample("midsource_database_transaction_age", row[2])
+    yield Sample("midsource_database_oldest_transaction_seconds", max(0.0, row[3]))
+    ended = dict.fromkeys((Outcome.DONE, Outcome.SKIPPED, Outcome.FAILED, Outcome.CUT), 0)
+    rows = conn.execute(
+        "select outcome, count(*) from maintenance_action where asked_at > now() - interval '7 days' "
+        "and outcome = any(%s) group by outcome",
+        (list(ended),),
+    )
+    for outcome, count in rows:
+        ended[Outcome(outcome)] = count
+    for outcome, count in ended.items():
+        yield Sample("midsource_maintenance_actions", count, (outcome.value,))

@@ -190,6 +190,7 @@ def measures_of(config: Config, instance: InstanceConfig) -> Mapping[str, Measur
     common: dict[str, Measure] = {
         "processes": of_store.living,
         "database": of_store.database,
+        "upkeep": of_store.upkeep,
         "jobs": of_engine.jobs,
         "workflows": of_engine.workflows,
     }

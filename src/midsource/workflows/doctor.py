@@ -4,6 +4,8 @@
 hello of every mid. *Writes* `finding` (opened, changed, closed), `doctor_look`, and with each change its `notification`; then tells
 supervisors what is due, which notes it in `telling` and `supervisor`.
 
+Once a day it also takes the sample of sizes that forecasts are drawn from (store/maintenance/samples.py).
+
 *Bounds*: each check has its own statement time limit (5 s as a rule) in a read-only transaction of its own; after 40 s the
 checks not begun wait for the next run, and come first in it. A hello takes at most 5 s.
 
@@ -19,6 +21,8 @@ from midsource import config as configuration
 from midsource.doctor import book, look, telling
 from midsource.doctor.channels import Carrier
 from midsource.engine.work import Context, Report
+from midsource.model.errors import MidsourceError
+from midsource.store.maintenance import samples
 
 NAME = "doctor"
 LABEL = "Doctor"
@@ -54,6 +58,7 @@ def run_once(context: Context, settings: Settings | None = None) -> Report:
         context.say(
             "warning" if untold else "info", f"{told} changes told; supervisors that could not be told: {untold}"
         )
+    _sample(context)
     open_now = book.above_info(standing, context.clock.now())
     if open_now:
         worst = open_now[0].finding
@@ -62,3 +67,12 @@ def run_once(context: Context, settings: Settings | None = None) -> Report:
             f"{len(open_now)} findings above info; the worst: {worst.check} {worst.subject}: {worst.evidence}",
         )
     return Report(rows_read=looked.checked, rows_written=len(looked.findings), note=f"{looked.checked} checks")
+
+
+def _sample(context: Context) -> None:
+    """Take today's sample, where there is none; without it the look is as good, and the next one tries again."""
+    try:
+        with context.database.connection() as conn:
+            samples.take_daily(conn, context.clock.now())
+    except MidsourceError as exc:
+        context.say("warning", f"the daily sample of sizes was not taken: {exc}")

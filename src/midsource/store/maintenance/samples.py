@@ -1,6 +1,6 @@
 """One sample a day of sizes and of numbers that run out, and the forecast drawn from them.
 
-The leader of the workers takes it; a day that has one gets no second. Small: the database, the disk, the ``LARGEST`` tables
+The workflow `doctor` takes it; a day that has one gets no second. Small: the database, the disk, the ``LARGEST`` tables
 and the sequences, kept for ``KEEP_DAYS``: some 60 000 rows.
 """
 

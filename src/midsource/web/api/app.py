@@ -26,7 +26,7 @@ from midsource.model.errors import Bug, MidsourceError
 from midsource.security.roles import Permission
 from midsource.store.database import Database
 from midsource.web import bodies, problems
-from midsource.web.api import accounts, cleanup, deliveries, options, people, workflows
+from midsource.web.api import accounts, cleanup, deliveries, maintenance, options, people, workflows
 from midsource.web.api import instance as about
 from midsource.web.api.operations import Api, Needs
 from midsource.web.api.shapes import ProblemShape
@@ -107,7 +107,13 @@ def _is_text(body: bytes) -> bool:
 def api_routes(config: Config, instance: InstanceConfig, database: Database, clock: Clock) -> list[BaseRoute]:
     """Return the API of ``instance`` as one route. Raises Bug for an operation that names no permission."""
     api = Api(config, instance, database, clock)
-    families = [about.router(api), workflows.router(api), cleanup.router(api), options.router(api)]
+    families = [
+        about.router(api),
+        workflows.router(api),
+        cleanup.router(api),
+        maintenance.router(api),
+        options.router(api),
+    ]
     if instance.role == "marketing":
         families += [deliveries.router(api), people.router(api), accounts.router(api)]
     app = FastAPI(
