@@ -14,7 +14,7 @@ from midsource.doctor.checks import CHECKS
 from midsource.doctor.facts import Facts
 from midsource.model.errors import Failed, Unhealthy, UserError
 from midsource.model.finding import FAILED, Finding, Seen, Severity
-from midsource.store.database import Connection
+from midsource.store.database import Connection, scalar
 from midsource.testing.link import LinkedHalves
 from midsource.workflows import doctor
 
@@ -228,6 +228,7 @@ def test_the_workflow_looks_on_both_halves_of_a_real_pair(halves: LinkedHalves) 
     assert report.rows_read > 25
     with halves.marketing.connection() as conn:
         found = {row.finding.key for row in book.standing(conn)}
+        assert scalar(conn, "select count(*) from size_sample where kind = 'database'") == 1, "once a day"
     assert ("process.missing", "worker@marketing") in found
     assert ("mid.dispatch", "defaultEmailMid") in found, "the mid was asked: no mta lives there"
     assert not [check for check, _ in found if check in ("mid.unreachable", FAILED, "mid.refuses")]

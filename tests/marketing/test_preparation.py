@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,10 +10,11 @@ from random import Random
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from midsource.engine.work import Cancelled, Context, Report
-from midsource.marketing import deliveries, importing, options, parts, preparation
-from midsource.marketing.phases import add_phase
+from midsource.marketing import deliveries, explain, importing, options, parts, preparation
+from midsource.marketing.phases import MAX_STATEMENTS, StatementTimes, add_phase
 from midsource.marketing.preparation import PreparationFailed, prepare
 from midsource.marketing.sample import SampleFacts, write_sample, write_sample_delivery
 from midsource.model.delivery import DeliveryEvent, DeliveryState
@@ -24,6 +26,8 @@ from midsource.testing.clock import ManualClock
 from midsource.wire import rows as wire
 
 PEOPLE = 600
+OFTEN = {"phase": "personalisation", "started_at": "2026-02-20T02:00:00Z", "seconds": 1.0, "rows": 90_000}
+"""As it was with the deliveries before."""
 
 
 class Work:
@@ -143,6 +147,35 @@ def test_everybody_has_one_row_and_everybody_not_excluded_one_message(work: Work
     assert log[8] <= facts.opted_out  # an opted-out person without address counts as without address
     assert [phase["phase"] for phase in made.phases] == ["checks", "target", "personalisation"]
     assert [finding["check"] for finding in made.findings] == ["size"]
+    statements = {phase["phase"]: [one["name"] for one in phase.get("statements", ())] for phase in made.phases}
+    assert statements["target"] == ["write the target into the delivery log"]
+    assert sorted(statements["personalisation"]) == ["read a page of people", "store parts"]
+
+
+def test_a_slow_phase_names_its_table_dead_rows_index_and_slowest_statement(work: Work) -> None:
+    """As on a database that nobody vacuums (F01): the journal says so, and `explain` after it."""
+    work.bring_sample(1_200)
+    before = [work.create_sample() for _ in range(5)]
+    with work.database.transaction() as conn:
+        conn.execute("update delivery set phases = %s where id = any(%s)", (Jsonb([OFTEN]), before))
+    with work.database.connection() as conn:
+        conn.execute("alter table broad_log_202603 set (autovacuum_enabled = off)")
+        conn.execute(
+            "insert into broad_log (delivery_id, id, recipient_id, state, event_at) "
+            "select 202603::bigint << 32, n, n, 6, now() from generate_series(1, 5000) n"
+        )
+        conn.execute("delete from broad_log")
+        conn.execute("select pg_stat_force_next_flush()")
+    number = work.create_sample()
+    work.prepare(number, lambda: work.clock.advance(timedelta(seconds=3)))
+    (line,) = [line for line in work.said if "its usual 90 000" in line]
+    assert re.match(r"personalisation ran at \d+ rows a second, ", line)
+    assert "slowest statement: " in line
+    assert re.search(r"table broad_log_202603: 5 000 dead rows, \d+ % of all; index broad_log_202603_", line)
+    with work.database.connection() as conn:
+        told = explain.explain_delivery(conn, number, work.clock.now())
+    assert f"Slow: {line}." in told.lines
+    assert [found["table"] for found in told.facts["slow_phases"]] == ["broad_log_202603"]
 
 
 def test_parts_hold_exactly_the_people_of_the_log_with_the_fields_used(work: Work) -> None:
@@ -416,6 +449,21 @@ def test_parts_are_cut_by_bytes_too(work: Work, monkeypatch: pytest.MonkeyPatch)
     assert [
         row[0] for row in work.rows("select rows from upload_part where delivery_id = %s order by position", number)
     ] == [3, 3, 3, 1]
+
+
+def test_statements_of_several_slices_add_up_and_are_bounded() -> None:
+    clock = ManualClock()
+    times = StatementTimes(clock.boot_seconds)
+    phases: list[dict[str, Any]] = []
+    for seconds in (1, 3):
+        with times.of("read"):
+            clock.advance(timedelta(seconds=seconds))
+        phases = add_phase(phases, "target", clock.now(), seconds, 10, times.take())
+    assert phases[0]["statements"] == [{"name": "read", "calls": 2, "seconds": 4.0, "longest": 3.0}]
+    many = [{"name": str(n), "calls": 1, "seconds": float(n), "longest": 1.0} for n in range(20)]
+    kept = add_phase(phases, "target", clock.now(), 1, 10, many)[0]["statements"]
+    assert [one["name"] for one in kept] == ["19", "18", "17", "16", "15"]
+    assert len(kept) == MAX_STATEMENTS
 
 
 def test_phases_of_several_slices_add_up() -> None:

@@ -149,7 +149,7 @@ def test_the_log_is_read_in_pages_and_as_lines(client: httpx2.Client, scene: Sce
 def test_maintenance_is_shown_ordered_and_advised(client: httpx2.Client, console: Console) -> None:
     found = client.get("/maintenance").json()
     assert (found["mode"], found["window"]["hours"]) == ("execute", "02:00-05:00")
-    assert "broad_log" in {table["parent"] for table in found["tables"]}
+    assert "job" in {table["name"] for table in found["tables"]}
     asked = {"act": "vacuum", "relations": ["job"]}
     assert client.post("/maintenance/orders", json=asked | {"relations": ["nosuch"]}).status_code == 404
     advised = client.post("/maintenance/orders", json=asked | {"advise": True}).json()
@@ -157,7 +157,9 @@ def test_maintenance_is_shown_ordered_and_advised(client: httpx2.Client, console
     assert client.post("/maintenance/orders", json=asked).status_code == 503, "nobody would carry it out"
     alive_worker(console.database)
     with console.database.transaction() as conn:
-        conn.execute("insert into workflow (name, schedule) values ('databaseMaintenance', 'weekly on sunday at 02:00')")
+        conn.execute(
+            "insert into workflow (name, schedule) values ('databaseMaintenance', 'weekly on sunday at 02:00')"
+        )
     assert [row["outcome"] for row in client.post("/maintenance/orders", json=asked).json()] == ["asked"]
     assert [row["outcome"] for row in client.get("/maintenance/actions").json()] == ["asked", "advised"]
 

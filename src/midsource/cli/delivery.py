@@ -17,7 +17,17 @@ from midsource.cli.reconcile import reconcile
 from midsource.cli.session import Opened, Session, need_worker
 from midsource.cli.stats import stats
 from midsource.engine import jobs
-from midsource.marketing import deliveries, delivery_log, explain, link_journal, orders, planned, proofs, recipients
+from midsource.marketing import (
+    deliveries,
+    delivery_log,
+    explain,
+    link_journal,
+    orders,
+    planned,
+    proofs,
+    recipients,
+    slow_phases,
+)
 from midsource.marketing.deliveries import Delivery
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import UserError
@@ -124,10 +134,12 @@ def show(ctx: typer.Context, number: Id, json: Json = False) -> None:
         excluded = _exclusions(conn, now.delivery.id)
         failures = link_journal.latest(conn, now.delivery.id, 20)
         plans = planned.read(conn, now.delivery, SystemClock().now())
+        slow = slow_phases.of_delivery(conn, now.delivery, SystemClock().now())
     if json:
-        say_json(as_json(now) | {"exclusions": excluded, "link": failures, "planned": plans.as_dict()})
+        found = {"planned": plans.as_dict(), "slow_phases": [one.as_dict() for one in slow]}
+        say_json(as_json(now) | {"exclusions": excluded, "link": failures} | found)
         return
-    _show(now, excluded, failures)
+    _show(now, excluded, [*(f"slow: {one.sentence}" for one in slow), *failures])
     for line in plans.lines():
         say(line)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from midsource.marketing import deliveries, planned, recipients, reconcile_reports, samples, waiting
+from midsource.marketing import deliveries, planned, recipients, reconcile_reports, samples, slow_phases, waiting
 from midsource.marketing.deliveries import Delivery
 from midsource.marketing.delivery_log import COLUMNS, LogEntry, reason_label
 from midsource.marketing.targeting import switched_off
@@ -155,6 +155,8 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
     if delivery.figures_at is not None and not state.is_final:
         lines.append(f"Figures as of {delivery.figures_at:%Y-%m-%d %H:%M:%S} UTC.")
     lines += [line for line in (pace.sentence(told),) if line]
+    slow = slow_phases.of_delivery(conn, delivery, now)
+    lines += [f"Slow: {found.sentence}." for found in slow]
     compared = reconcile_reports.latest(conn, delivery_id, 1)
     lines += [f"Compared with the mid at {r.started_at:%Y-%m-%d %H:%M:%S} UTC: {r.sentence()}." for r in compared]
     facts = {
@@ -169,6 +171,7 @@ def explain_delivery(conn: Connection, delivery_id: int, now: datetime) -> Story
         "outlook": told.outlook.value, "rate_per_second": told.rate, "eta_seconds": told.seconds,
         "unconfirmed_order": delivery.ordered if delivery.is_unconfirmed else None,
         "planned": plans.as_dict(),
+        "slow_phases": [found.as_dict() for found in slow],
         "reconciled": [reconcile_reports.as_dict(report) for report in compared],
     }  # fmt: skip
     return Story(tuple(lines), facts)

@@ -13,7 +13,8 @@ PreparationFailed. Re-preparation is ordered by `deliveries.start_preparation`, 
 Every write is fenced by the delivery's version: an order given meanwhile makes this slice start over from the tables.
 
 Durable: each finished step; a part from the moment its transaction ends. Times of the phases add up in
-``delivery.phases`` over slices.
+``delivery.phases`` over slices, with the statements that took longest; a phase at under a third of its usual pace is named
+in the journal, with its slowest statement and the state of the tables behind it (`slow_phases`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from psycopg.types.json import Jsonb
 from midsource.engine.work import SLICE_SECONDS, Context, JobKind, Report
 from midsource.mail.checks import Finding, Severity
 from midsource.mail.template import fields_used
-from midsource.marketing import deliveries, findings, options, parts, proofs, targeting
+from midsource.marketing import deliveries, findings, options, parts, proofs, slow_phases, targeting
 from midsource.marketing.deliveries import Delivery
-from midsource.marketing.phases import add_phase
+from midsource.marketing.phases import StatementTimes, add_phase
 from midsource.marketing.trial import Trial
 from midsource.model.delivery import DeliveryEvent, DeliveryState
 from midsource.model.errors import Conflict, Failed
@@ -98,12 +99,14 @@ def _check_and_target(context: Context, delivery: Delivery) -> None:
 def _target(context: Context, delivery: Delivery, found: list[Finding], began: datetime, check_seconds: float) -> str:
     """Write the log rows, what was found and the new state in one transaction; return the errors as text, "" for none."""
     boot = context.clock.boot_seconds()
+    times = StatementTimes(context.clock.boot_seconds)
     with context.database.transaction(statement_seconds=targeting.STATEMENT_SECONDS) as conn:
         _fence(conn, delivery)
-        chosen = (targeting if delivery.proof_of is None else proofs).target(conn, delivery, began)
+        with times.of(slow_phases.WRITE_LOG):
+            chosen = (targeting if delivery.proof_of is None else proofs).target(conn, delivery, began)
         found = [*found, *findings.about_volume(delivery, chosen)]
         phases = add_phase([], "checks", began, check_seconds, 0)
-        phases = add_phase(phases, "target", began, context.clock.boot_seconds() - boot, chosen.targeted)
+        phases = add_phase(phases, "target", began, context.clock.boot_seconds() - boot, chosen.targeted, times.take())
         conn.execute(
             "update delivery set targeted = %s, excluded = %s, to_deliver = %s, findings = %s, phases = %s where id = %s",
             (
@@ -126,6 +129,7 @@ class _Personalisation:
         self._delivery = delivery
         self._began = context.clock.now()
         self._started = self._boot = context.clock.boot_seconds()
+        self._times = StatementTimes(context.clock.boot_seconds)
         self._trial = Trial(delivery)
         self._reader = parts.PeopleReader(delivery.id, fields_used(delivery.content))
         with context.database.transaction() as conn:
@@ -138,7 +142,7 @@ class _Personalisation:
         """Build and store parts until none is left or the slice's time is over."""
         while not self._is_over_time():
             self._context.beat()
-            with self._context.database.transaction() as conn:
+            with self._context.database.transaction() as conn, self._times.of(slow_phases.READ_PEOPLE):
                 page = self._reader.page(conn, self._after)
             for person in page.people:
                 self._trial.take(person)
@@ -171,12 +175,15 @@ class _Personalisation:
     def _store_waiting(self, conn: Connection) -> None:
         for part in self._waiting:
             self._position += 1
-            parts.store(conn, self._delivery.id, self._position, part)
+            with self._times.of(slow_phases.STORE_PARTS):
+                parts.store(conn, self._delivery.id, self._position, part)
             self._stored += part.rows
         rows = sum(part.rows for part in self._waiting)
         self._waiting = []
         now = self._context.clock.boot_seconds()
-        phases = add_phase(self._delivery.phases, "personalisation", self._began, now - self._boot, rows)
+        phases = add_phase(
+            self._delivery.phases, "personalisation", self._began, now - self._boot, rows, self._times.take()
+        )
         self._boot = now
         conn.execute("update delivery set phases = %s where id = %s", (Jsonb(phases), self._delivery.id))
 
@@ -196,6 +203,7 @@ class _Personalisation:
         self._context.say(
             "info", f"{self._stored} messages in {self._position} parts, {self._trial.shapes} shapes tried"
         )
+        _say_slow(self._context, self._delivery.id)
         return Report(rows_read=self._read, rows_written=self._stored, then=ASKED_NEXT)
 
     def _refuse_unrenderable(self) -> None:
@@ -203,6 +211,13 @@ class _Personalisation:
 
     def _is_over_time(self) -> bool:
         return self._context.clock.boot_seconds() - self._started > SLICE_SECONDS * SLICE_SHARE
+
+
+def _say_slow(context: Context, delivery_id: int) -> None:
+    """Say in the journal which phases were slow, and what is to blame (F01)."""
+    with context.database.connection() as conn:
+        for found in slow_phases.of_delivery(conn, deliveries.get(conn, delivery_id), context.clock.now()):
+            context.say("warning", found.sentence)
 
 
 def _fence(conn: Connection, delivery: Delivery) -> Delivery:

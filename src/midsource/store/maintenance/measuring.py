@@ -10,7 +10,7 @@ from datetime import datetime
 
 import psycopg
 
-from midsource.model.maintenance import Measures
+from midsource.model.maintenance import IndexMeasure, Measures, TableMeasure
 from midsource.store.database import Connection
 from midsource.store.maintenance import relations, server, tuples
 
@@ -25,21 +25,16 @@ LOCK_SECONDS = 2
 def measure(conn: Connection, now: datetime) -> Measures:
     """Return what is so at ``now``. Raises StatementTimeout where the catalogue cannot be read in time."""
     conn.execute(f"set statement_timeout = '{STATEMENT_SECONDS}s'")
-    conn.execute(f"set lock_timeout = '{LOCK_SECONDS}s'")
     try:
         whole, unseen = server.server(conn)
-        try:
-            with conn.transaction():
-                tables, indexes, oids = relations.relations(conn)
-        except psycopg.errors.LockNotAvailable:
-            tables, indexes, oids = relations.relations(conn, waits=False)
+        tables, indexes, oids, is_exact = sized(conn)
+        if not is_exact:
             unseen.append("a table is locked by somebody, so sizes are those of the last vacuum or analysis")
         schema = tuples.schema_of(conn)
         if schema is not None:
             tables, indexes = tuples.measured(conn, schema, tables, indexes, oids)
     finally:
         conn.execute("reset statement_timeout")
-        conn.execute("reset lock_timeout")
     foreign = [table.name for table in tables if not table.is_mine]
     if foreign:
         unseen.append(
@@ -47,3 +42,15 @@ def measure(conn: Connection, now: datetime) -> Measures:
             f"alter table … owner to {conn.info.user}"
         )
     return Measures(now, whole, tables, indexes, tuple(unseen), has_pgstattuple=schema is not None)
+
+
+def sized(
+    conn: Connection,
+) -> tuple[tuple[TableMeasure, ...], tuple[IndexMeasure, ...], dict[str, int], bool]:
+    """Return tables, indexes, their object ids, and whether sizes are of now: a locked table is not waited for."""
+    try:
+        with conn.transaction():
+            conn.execute(f"set local lock_timeout = '{LOCK_SECONDS}s'")
+            return *relations.relations(conn), True
+    except psycopg.errors.LockNotAvailable:
+        return *relations.relations(conn, waits=False), False
