@@ -88,6 +88,34 @@ def test_an_unknown_check_is_answered_with_those_there_are(midsource: Run, exter
     assert last_json(midsource("doctor", "--only", "pointer", "--json")) == {"findings": [], "checked": 4}
 
 
+def test_healing_is_said_before_it_is_done_and_given_back(midsource: Run, external: External) -> None:
+    marketing, _ = external()
+    assert midsource("init").returncode == 0
+    option = "NmsMidSourcing_LastBroadLog_defaultEmailMid"
+    with psycopg.connect(marketing, autocommit=True) as conn:
+        conn.execute("update option set value = 'yesterday' where name = %s", (option,))
+        conn.execute("delete from pointer where stream = 'deliveries'")
+    told = midsource("doctor", "--only", "pointer", "--heal", "--dry-run")
+    assert told.returncode == 3
+    assert f"would let {option} show its pointer again" in told.stdout
+    assert len(last_json(midsource("doctor", "--only", "pointer", "--json"))["findings"]) == 2
+    healed = last_json(midsource("doctor", "--only", "pointer", "--heal", "--json"))["findings"]
+    assert {one["check"]: one["healed"] for one in healed} == {"pointer.option": True, "pointer.missing": True}
+    number = next(one["id"] for one in healed if one["check"] == "pointer.option")
+    assert midsource("doctor", "--only", "pointer").returncode == 0
+    assert "'yesterday' again" in midsource("doctor", "--undo", number).stdout
+    back = midsource("doctor", "--only", "pointer", "--json")
+    assert back.returncode == 3
+    refused = midsource("doctor", "--undo", next(one["id"] for one in healed if one["check"] == "pointer.missing"))
+    assert (refused.returncode, "cannot be undone" in refused.stderr) == (1, True)
+    (again,) = last_json(back)["findings"]
+    assert again["id"] != number, "the healed one has closed; this is another"
+    assert midsource("doctor", "--mute", again["id"], "--for", "1h").returncode == 0
+    assert midsource("doctor", "--only", "pointer").returncode == 0, "muted"
+    assert midsource("doctor", "--undo", "12").returncode == 2
+    assert midsource("doctor", "--dry-run").returncode == 2
+
+
 class Hook(HTTPServer):
     """Takes a webhook and keeps it."""
 

@@ -28,6 +28,7 @@ from midsource.cli import main as command_line
 from midsource.config import EgressConfig, InstanceConfig, PostgresConfig, SandboxConfig
 from midsource.doctor.checks import CHECKS
 from midsource.doctor.look import UNREACHABLE
+from midsource.doctor.treatments import TREATMENTS
 from midsource.model import delivery, message, schedule, workflow
 from midsource.model.errors import MidsourceError
 from midsource.model.finding import CLEAN_LOOKS, FAILED
@@ -346,13 +347,14 @@ def checks_page() -> str:
             "hourly" if check.every_seconds else "each look",
             check.looks_at,
             check.remedy,
+            _treatment(check.name),
         )
         for check in CHECKS
     ]
     return _page([
         "# Checks of the doctor\n",
         CHECK_RULES.format(looks=CLEAN_LOOKS),
-        table(("check", "instances", "severity", "answers", "looks", "what it looks at", "remedy"), rows),
+        table(("check", "instances", "severity", "answers", "looks", "what it looks at", "remedy", "the doctor can"), rows),
         CHECK_MORE.format(failed=FAILED, unreachable=UNREACHABLE),
     ])  # fmt: skip
 
@@ -378,6 +380,18 @@ def workflows_page() -> str:
         "## Forms of a schedule\n",
         "\n".join(f"- {form}" for line in forms for form in (f"`{one.strip()}`" for one in line.split("·"))),
     ])  # fmt: skip
+
+
+def _treatment(check: str) -> str:
+    """Say what the doctor can do, whether by itself, and whether that can be undone."""
+    found = TREATMENTS.get(check)
+    if found is None:
+        return ""
+    return (
+        found.does.replace(" {subject}", "").strip()
+        + (" (by itself" if found.is_safe else " (`--heal`")
+        + (")" if found.undo is None else "; `--undo` gives it back)")
+    )
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

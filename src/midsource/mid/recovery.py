@@ -35,6 +35,7 @@ from midsource.mid.dispatch import DeliveryKey
 from midsource.mid.records import Outcome, Start
 from midsource.mid.settle import REFUSALS, settle, settle_outcomes
 from midsource.model.clock import Clock
+from midsource.model.errors import Conflict
 from midsource.model.message import MessageEvent
 from midsource.model.outcome import Stage
 from midsource.policy.retry import RetryRule, next_attempt
@@ -132,6 +133,24 @@ def recover(
             "recovered", action="recover", outcomes=total.outcomes, uncertain=total.uncertain, released=total.released
         )
     return total
+
+
+def of_dead(database: Database, root: Path, owner: str, clock: Clock) -> Recovered:
+    """Recover what one life left behind that the caller knows to be dead; called where no mta process lives to do it.
+
+    From its journal, exactly, where this machine has it; else nobody can say what left, and every message of its ended leases that
+    waits is uncertain. Raises Conflict where its journal is held: somebody lives or recovers it.
+    """
+    directory = root / owner
+    if not directory.is_dir():
+        return _lost(database, {owner}, clock.now(), LOST_SECONDS)
+    fd = replay.hold(directory)
+    if fd is None:
+        raise Conflict(f"the journal of {owner} is held", "its process lives, or another recovers it just now")
+    try:
+        return _dead(database, directory, clock.now())
+    finally:
+        os.close(fd)
 
 
 def _dead(database: Database, directory: Path, now: datetime) -> Recovered:

@@ -67,6 +67,10 @@ _MAINTENANCE = (
     Option(NO_STATS, "0", "0, 1 or 2", "1: maintenance neither vacuums nor analyses; 2: it analyses alone"),
 )
 
+AUTO_HEAL = "NmsDoctor_AutoHeal"
+
+_DOCTOR = (Option(AUTO_HEAL, "1", "0 or 1", "whether the doctor mends by itself what is safe to mend"),)
+
 MARKETING_OPTIONS = (
     Option("NmsMidSourcing_PrepareFlow", "3", "calls", "parallel uploads of delivery parts to one mid"),
     Option("NmsBroadcast_MidAnalyzeBatchSize", "2000", "rows", "recipients in one delivery part, before it adapts"),
@@ -84,6 +88,7 @@ MARKETING_OPTIONS = (
     *_CLEANUP,
     *_MAINTENANCE,
     *WORKFLOW_OPTIONS,
+    *_DOCTOR,
 )
 
 MID_OPTIONS = (
@@ -94,4 +99,5 @@ MID_OPTIONS = (
     *_CLEANUP,
     *_MAINTENANCE,
     *WORKFLOW_OPTIONS,
+    *_DOCTOR,
 )

@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from midsource import __version__
 from midsource.config import Config, InstanceConfig
+from midsource.doctor import measures as of_doctor
 from midsource.engine import measures as of_engine
 from midsource.marketing import measures as of_marketing
 from midsource.mid import measures as of_mid
@@ -193,6 +194,7 @@ def measures_of(config: Config, instance: InstanceConfig) -> Mapping[str, Measur
         "upkeep": of_store.upkeep,
         "jobs": of_engine.jobs,
         "workflows": of_engine.workflows,
+        "doctor": of_doctor.findings,
     }
     if instance.role == "marketing":
         return common | {

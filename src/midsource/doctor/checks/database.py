@@ -1,4 +1,4 @@
-"""Checks of the instance's database: bloat, statistics, long transactions, locks, connections, ids, clock, partitions."""
+"""Checks of the instance's database: its upkeep, long transactions, locks, connections, ids, clock, partitions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from midsource.doctor.check import BOTH, HOURLY_SECONDS, Check
 from midsource.doctor.facts import Facts
 from midsource.model.finding import Seen, Severity, age
 from midsource.model.ids import Month
+from midsource.model.maintenance import Level
 from midsource.store.database import Connection
+from midsource.store.maintenance import status as upkeep_status
 from midsource.store.migrate import DAYS_AHEAD, MONTHS_AHEAD
 
 SHOWN = 20
-DEAD_LEAST = 50_000
-DEAD_SHARE = 0.2
-"""Autovacuum's own threshold; twice that and it does not keep up."""
-CHANGED_LEAST = 100_000
+OWN_CHECKS = frozenset({"long transaction", "connections", "numbers", "wraparound"})
+"""Kinds of remarks that have checks of their own here, looked at more often."""
 WRITES_FOR = timedelta(seconds=30)
 """A write transaction on a mid delays the batch it is in; design 5 names this limit."""
 ANY_FOR = timedelta(minutes=5)
@@ -28,43 +28,21 @@ XID_WARNING, XID_ERROR = 500_000_000, 1_000_000_000
 SKEW = timedelta(seconds=30)
 
 
-def bloat(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
-    """Tables with more than 50 000 dead rows that are over 40 % of the living, by the server's own counters."""
-    rows = conn.execute(
-        "select relname, n_dead_tup, n_live_tup, pg_total_relation_size(relid), last_autovacuum, last_vacuum from pg_stat_user_tables "
-        "where schemaname = 'public' and n_dead_tup > %s and n_dead_tup > %s * greatest(n_live_tup, 1) order by n_dead_tup desc limit %s",
-        (DEAD_LEAST, 2 * DEAD_SHARE, SHOWN),
-    ).fetchall()
-    for table, dead, live, size, auto, by_hand in rows:
-        last = max((at for at in (auto, by_hand) if at is not None), default=None)
-        when = f"last vacuumed {last:%Y-%m-%d %H:%MZ}" if last else "never vacuumed"
+def upkeep(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
+    """What `maintenance status` says of bloat, dead rows, statistics, autovacuum, replication slots and disk: what does not wait is a warning, what the weekly run mends is for information."""
+    status = upkeep_status.read(conn, now)
+    mendable = {step.relation for step in status.steps}
+    for remark in status.remarks:
+        if remark.level is Level.NOTE or remark.kind in OWN_CHECKS:
+            continue
         yield Seen(
-            Severity.WARNING,
-            evidence=f"{table}: {dead} dead rows beside {live} living, {size / 1e6:.0f} MB, {when}.",
-            cause="It changes faster than autovacuum cleans, or a long transaction keeps it from cleaning.",
-            remedy="`midsource maintenance vacuum`; see `database.transactions` for who holds an old snapshot.",
-            subject=table,
-            healable=True,
+            Severity.WARNING if remark.level is Level.NOW else Severity.INFO,
+            evidence=f"{remark.subject}: {remark.wrong}.",
+            cause=f"What it costs: {remark.costs}.",
+            remedy=f"{remark.remedy[:1].upper()}{remark.remedy[1:]}.",
+            subject=f"{remark.kind} {remark.subject}",
+            healable=remark.subject in mendable,
         )
-
-
-def statistics(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
-    """Large tables that were never analysed, or changed by more than half since: the planner works with wrong numbers."""
-    rows = conn.execute(
-        "select relname, n_live_tup, n_mod_since_analyze, greatest(last_analyze, last_autoanalyze) from pg_stat_user_tables "
-        "where schemaname = 'public' and n_mod_since_analyze > %s and n_mod_since_analyze > 0.5 * n_live_tup order by 3 desc limit %s",
-        (CHANGED_LEAST, SHOWN),
-    ).fetchall()
-    for table, live, changed, analysed in rows:
-        never = analysed is None
-        yield Seen(
-            Severity.INFO,
-            evidence=f"{table}: {changed} of {live} rows changed since " + ("it was made; it was never analysed." if never else f"it was analysed {analysed:%Y-%m-%d %H:%MZ}."),
-            cause="Autovacuum has not come to it yet, or is switched off.",
-            remedy="`midsource maintenance status`; the doctor analyses it where it may.",
-            subject=table,
-            healable=True,
-        )  # fmt: skip
 
 
 def transactions(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
@@ -85,6 +63,7 @@ def transactions(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen
             cause="Nothing deleted since it began can be cleaned, and what it wrote delays who waits for it.",
             remedy=f"Find who that is; `select pg_terminate_backend({pid})` ends it. Ours end by themselves after a minute of silence.",
             subject=f"{application or 'unnamed'} {pid}",
+            healable=long and str(state).startswith("idle in transaction"),
         )
 
 
@@ -190,8 +169,7 @@ def partitions(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
 
 
 CHECKS = (
-    Check("database.bloat", bloat, BOTH, Severity.WARNING, ("F01", "F131"), "Vacuum it; find who holds an old snapshot.", HOURLY_SECONDS),
-    Check("database.statistics", statistics, BOTH, Severity.INFO, ("F117", "F131"), "Analyse it.", HOURLY_SECONDS),
+    Check("database.upkeep", upkeep, BOTH, Severity.WARNING, ("F01", "F117", "F131"), "`midsource maintenance status`, then let maintenance do it.", HOURLY_SECONDS, 10.0),
     Check("database.transactions", transactions, BOTH, Severity.WARNING, ("F01", "F43", "F131"), "Find and end the transaction."),
     Check("database.locks", locks, BOTH, Severity.WARNING, ("F43", "F95"), "End whoever holds the lock."),
     Check("database.connections", connections, BOTH, Severity.ERROR, ("F08", "F126"), "Run fewer processes, or allow more connections."),

@@ -86,7 +86,7 @@ def option(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
                 cause="Somebody wrote it by hand, behind the command that checks it.",
                 remedy=f"{ACCEPTED[0].upper()}{ACCEPTED[1:]}: `midsource option set {name} TIME`. Else the next run goes on from {shown}.",
                 subject=name,
-                healable=value is None,
+                healable=value != shown,
             )
 
 
