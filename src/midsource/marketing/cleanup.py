@@ -96,6 +96,9 @@ STEPS: tuple[Step, ...] = (
         key=("account", "stream", "delivery_id"), option=JOB_LOG_DELAY,
     ),
     matching_rows(
+        "pull_gaps", "gaps that were filled", "pull_gap", "filled_at < %(before)s", key=("id",), option=JOB_LOG_DELAY,
+    ),
+    matching_rows(
         "addresses_with_errors", f"addresses with errors, valid again after {ERRORS_KEPT.days} days without one", "quarantine",
         "state = 1 and since < %(before)s", key=("address_key",), kept=ERRORS_KEPT,
     ),
