@@ -11,7 +11,7 @@ import pytest
 
 from midsource.config import InstanceConfig
 from midsource.engine.work import Context
-from midsource.marketing import handover, totals
+from midsource.marketing import delivery_log, handover, totals
 from midsource.marketing.options import TABLE as MARKETING
 from midsource.mid import feed, orders
 from midsource.model.errors import Conflict, Failed
@@ -128,6 +128,9 @@ def test_a_month_of_logs_goes_whole_and_its_figures_stay(halves: LinkedHalves) -
         assert MARKETING.get_value(conn, LAST_CLEANUP).startswith(f"{SystemClock().now():%Y-%m-%d}")
         with pytest.raises(Conflict, match="was dropped on"):
             totals.recount(conn, old)
+    with pytest.raises(Conflict, match="was dropped on"):
+        list(delivery_log.entries(halves.marketing, old))
+    assert len(list(delivery_log.entries(halves.marketing, recent))) == 100
     totals.recount_ended(halves.marketing, lambda _level, _line: None)
     with halves.marketing.connection() as conn:
         assert totals.by_state(conn, old) == {MessageState.SENT: 100}

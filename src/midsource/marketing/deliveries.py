@@ -74,6 +74,7 @@ class Delivery:
     figures_at: datetime | None
     mid_revision: int
     message_key: str
+    log_dropped_at: datetime | None
     version: int
     proof_of: int | None
     proof_number: int

@@ -9,6 +9,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
+from midsource.marketing import dropped
 from midsource.model.message import MessageState, Reason
 from midsource.store.database import Database
 from midsource.wire.identity import DERIVED, ID_BYTES
@@ -55,7 +56,10 @@ def entries(
     reason: int | None = None,
     after: int = 0,
 ) -> Iterator[LogEntry]:
-    """Yield the rows of a delivery after log id ``after``, of one state and reason if they are given."""
+    """Yield the rows of a delivery after log id ``after``, of one state and reason if they are given.
+
+    Raises Conflict where `cleanup` has dropped the log.
+    """
     while True:
         with database.connection() as conn, conn.cursor(row_factory=class_row(LogEntry)) as cursor:
             page = cursor.execute(
@@ -64,6 +68,8 @@ def entries(
                 "and (%(reason)s::smallint is null or reason = %(reason)s) order by id limit %(limit)s",
                 {"delivery": delivery_id, "after": after, "state": state, "reason": reason, "limit": PAGE_ROWS},
             ).fetchall()
+            if not page and not after:
+                dropped.refuse(conn, delivery_id)
         yield from page
         if len(page) < PAGE_ROWS:
             return

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from midsource.model.errors import Conflict
+from midsource.marketing import dropped
 from midsource.model.message import MessageState
-from midsource.store.database import Connection, Database, scalar
+from midsource.store.database import Connection, Database
 
 DELIVERIES_AT_ONCE = 20
 """Ended deliveries recounted in one run of the counters workflow; the next run takes the next ones."""
@@ -73,12 +73,7 @@ def recount(conn: Connection, delivery_id: int) -> int:
     One at a time for a delivery: two that found the same difference would both add it. Raises Conflict where `cleanup` has
     dropped its log: the totals are all there is then.
     """
-    dropped = scalar(conn, "select log_dropped_at from delivery where id = %s", (delivery_id,))
-    if dropped is not None:
-        raise Conflict(
-            f"the log of delivery {delivery_id} was dropped on {dropped:%Y-%m-%d}, after it was kept for its time",
-            "its counters stay as they are",
-        )
+    dropped.refuse(conn, delivery_id)
     conn.execute("select pg_advisory_xact_lock(%s, hashint8(%s))", (_RECOUNT_LOCK, delivery_id))
     wrong = drift(conn, delivery_id)
     for domain, state, reason, difference in wrong:

@@ -204,7 +204,7 @@ def _refuse_written(option: Option) -> None:
 def _checked_delay(option: Option, text: str, bounds: tuple[int, int]) -> str:
     if _NUMBER.match(text):
         raise UserError(
-            f"{option.name} is a delay, and {text} has no unit: {text} seconds or {text} days?",
+            f"{option.name} is a delay, and {text} has no unit ({text} seconds or {text} days?)",
             f"write {text}s or {text}d; lists of options elsewhere hold seconds where their wizards show days",
         )
     try:
