@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midsource.engine.circuit import WaitsFor
 from midsource.marketing import link_test
 from midsource.marketing.fields import FieldType
 from midsource.marketing.waiting import Cause
@@ -45,6 +46,7 @@ ENUMERATED = {
     "message_state": {str(int(state)) for state in MessageState},
     "workflow_state": {str(int(state)) for state in WorkflowState},
     "workflow_flag": {"failed", "late"},
+    "workflow_waits": {waits.value for waits in WaitsFor},
     "run_outcome": {"finished", "failed", "aborted", "running", "waiting"},
     "journal": {"warning", "error"},
     "personality": {kind.value for kind in Kind},
@@ -142,6 +144,10 @@ def test_the_words_of_the_field() -> None:
     assert (portuguese["delivery.title"], portuguese["account.name"]) == ("Delivery", "Conta externa")
     assert (portuguese["workflow.title"], portuguese["workflow_flag.failed"]) == ("Workflows técnicos", "Falha")
     assert portuguese["job.aborted"] == "Abortado"
+    assert (french["workflow.do_kill"], portuguese["workflow.do_kill"]) == (
+        "Arrêt inconditionnel",
+        "Parada incondicional",
+    )
 
 
 @pytest.mark.parametrize(

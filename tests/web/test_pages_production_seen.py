@@ -30,7 +30,8 @@ from midsource.security import access
 from midsource.store.database import Database
 
 PATHS = (
-    "/workflows", "/workflows/defaultMidSourcingLog", "/workflows/defaultMidSourcingLog/stop", "/options",
+    "/workflows?journal=defaultMidSourcingLog", "/workflows/defaultMidSourcingLog", "/workflows/defaultMidSourcingLog/stop",
+    "/workflows/defaultMidSourcingLog/schedule", "/restart-workflows?scheduled=yes", "/concurrency", "/options",
     "/options/NmsEmail_RetryPeriod", "/accounts", f"/accounts/{ACCOUNT}", f"/accounts/{ACCOUNT}/off", "/add-account",
     "/processes", "/processes/stop?name=worker@marketing.2", "/sandbox", "/sandbox/1",
 )  # fmt: skip

@@ -65,6 +65,10 @@ class Frame:
 
         return await to_thread.run_sync(committed, limiter=self._changes)
 
+    async def work(self, task: Callable[[Database], T]) -> T:
+        """Return what ``task`` returns, which opens its own transactions; as many at once as changes. Raises what it raises."""
+        return await to_thread.run_sync(task, self.database, limiter=self._changes)
+
     def page(self, request: Request, template: str, here: str, *, status: int = 200, **values: Any) -> Response:
         """Render ``template`` for whoever asks; ``here`` is the menu's entry."""
         words = Words(language_of(request.scope))

@@ -21,6 +21,7 @@ from midsource.web.console.pages import (
     api_reference,
     audit,
     brands,
+    concurrency,
     delivery,
     lists,
     login,
@@ -35,17 +36,21 @@ from midsource.web.console.pages import (
     sandbox,
     status,
     templates,
+    workflow_restart,
+    workflow_schedule,
     workflows,
 )
 
 ACCESS = (login.routes, operators.routes, audit.routes, api_reference.routes)
 """Who may come in, what they did, and the API: the same on both roles."""
+WORKFLOWS = (workflow_restart.routes, workflow_schedule.routes, concurrency.routes, workflows.routes)
+"""Technical workflows: each role has its own. The pages of one name come before those of any verb."""
 PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
     "marketing": (
         status.routes,
         new_delivery.routes,
         delivery.routes,
-        workflows.routes,
+        *WORKFLOWS,
         options.routes,
         accounts.routes,
         processes.routes,
@@ -58,7 +63,7 @@ PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
         lists.routes,
         *ACCESS,
     ),
-    "mid": (mid_pages.routes, workflows.routes, options.routes, processes.routes, *ACCESS),
+    "mid": (mid_pages.routes, *WORKFLOWS, options.routes, processes.routes, *ACCESS),
 }
 """The families of pages of each role."""
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from midsource.config import Role
 from midsource.engine import records, watch
+from midsource.engine.circuit import Breaker, Circuit
 from midsource.engine.records import JournalLine, RunRow
 from midsource.engine.watch import RUNS_SHOWN, Flag, Summary
 from midsource.marketing import standing
@@ -19,6 +20,10 @@ from midsource.web.console.pages.spark import Spark, spark
 
 PAGE_RUNS = 20
 PAGE_LINES = 30
+OPENED_LINES = 12
+"""Lines of a journal that opens in its place in the list; its own page has the others."""
+POINTERS_SHOWN = 3
+"""Pointers of one workflow in the list, those farthest behind; an instance with more accounts has them on its own page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,19 @@ class Line:
         return self.summary.row.cause
 
     @property
-    def farthest(self) -> Position | None:
-        """The pointer that is farthest behind."""
-        return min(self.positions, key=lambda position: position.reached_at, default=None)
+    def breaker(self) -> Breaker:
+        """How its circuit breaker stands."""
+        return self.summary.breaker
+
+    @property
+    def has_open_circuit(self) -> bool:
+        """Whether it failed and its next try waits."""
+        return self.breaker.circuit is Circuit.OPEN
+
+    @property
+    def farthest(self) -> Sequence[Position]:
+        """The pointers to be shown in a list: those farthest behind."""
+        return sorted(self.positions, key=lambda position: position.reached_at)[:POINTERS_SHOWN]
 
     def takes(self, verb: str) -> bool:
         """Tell whether an order applies in its present state; the order itself checks again."""
@@ -55,8 +70,19 @@ class Line:
                 return not on_schedule and next_state(state, WorkflowEvent.START) is not None
             case "restart":
                 return True
+            case "kill":
+                return self.summary.open is not None
             case _:
                 return state is not WorkflowState.FINISHED and next_state(state, WorkflowEvent(verb)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The journal that stands open in its place in the list: its newest lines. ``more``: there are older ones."""
+
+    name: str
+    journal: Sequence[JournalLine]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +91,16 @@ class Board:
 
     lines: Sequence[Line]
     has_worker: bool
+    opened: Opened | None = None
 
     def count(self, flag: str) -> int:
         """Return how many have that flag."""
         return sum(line.flag.value == flag for line in self.lines)
+
+    @property
+    def open_circuits(self) -> int:
+        """How many wait after a failure; they are among those that failed."""
+        return sum(line.has_open_circuit for line in self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +115,12 @@ class Story:
     older_line: int | None
 
 
-def board(conn: Connection, role: Role, now: datetime) -> Board:
-    """Read all of them."""
+def board(conn: Connection, role: Role, now: datetime, opened: str = "") -> Board:
+    """Read all of them, and the newest lines of the journal of ``opened``; a name that is none opens nothing."""
     stand = _positions(conn, role)
-    return Board([_line(found, stand) for found in watch.summaries(conn, now)], processes.any_alive(conn, "worker"))
+    lines = [_line(found, stand) for found in watch.summaries(conn, now)]
+    known = any(line.summary.row.name == opened for line in lines)
+    return Board(lines, processes.any_alive(conn, "worker"), _opened(conn, opened) if known else None)
 
 
 def story(
@@ -105,6 +139,11 @@ def story(
         lines[:PAGE_LINES],
         lines[PAGE_LINES - 1].id if len(lines) > PAGE_LINES else None,
     )
+
+
+def _opened(conn: Connection, name: str) -> Opened:
+    lines = records.journal_page(conn, name, OPENED_LINES + 1)
+    return Opened(name, lines[:OPENED_LINES], len(lines) > OPENED_LINES)
 
 
 def _line(summary: Summary, stand: Sequence[Position]) -> Line:

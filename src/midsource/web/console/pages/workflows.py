@@ -1,12 +1,12 @@
 """Technical workflows: all of them worst first, one with its runs and journal, and the orders one gives.
 
-GET  /workflows                  all of this instance
-POST /workflows                  restart every one that failed
+GET  /workflows                  all of this instance; ``journal=NAME`` opens the journal of one in its place
 GET  /workflows/{name}           one; older runs ``run=ID``, older lines ``line=ID``
-GET  /workflows/{name}/stop      what stopping means, before it is done
-POST /workflows/{name}/{verb}    run, start, pause, stop, restart; a GET (a reload of a refusal) leads back to the page
+GET  /workflows/{name}/stop      what stopping means, before it is done; /kill likewise
+POST /workflows/{name}/{verb}    run, start, pause, stop, kill, restart; a GET (a reload of a refusal) leads back to the page
 
-Orders are the functions of the command line (engine/admin.py), each in one transaction with its row in the audit.
+Orders are the functions of the command line (engine/admin.py), each in one transaction with its row in the audit. Restarts of
+several: workflow_restart.py; schedules: workflow_schedule.py; who ran beside whom: concurrency.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from midsource.engine import admin, records, restarting
+from midsource.engine import admin, records
 from midsource.model.errors import Conflict, NotFound
 from midsource.security import audit
 from midsource.security.roles import Permission, Visitor
@@ -28,7 +28,8 @@ from midsource.web.console.frame import Frame, done, number
 from midsource.web.console.pages import workflow_view
 from midsource.web.routing import Action, Form, Page, visitor_of
 
-VERBS = ("run", "start", "pause", "stop", "restart")
+HERE = "workflows"
+VERBS = ("run", "start", "pause", "stop", "kill", "restart")
 NEED_A_WORKER = frozenset({"run", "restart"})
 
 
@@ -36,19 +37,26 @@ def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
 
     async def workflows(request: Request) -> Response:
-        now = frame.clock.now()
-        board = await frame.reader.read(partial(workflow_view.board, role=frame.instance.role, now=now))
-        return frame.page(request, "workflows.html", "workflows", board=board, live=True)
+        read = partial(
+            workflow_view.board,
+            role=frame.instance.role,
+            now=frame.clock.now(),
+            opened=request.query_params.get("journal", ""),
+        )
+        board = await frame.reader.read(read)
+        return frame.page(request, "workflows.html", HERE, board=board, live=True)
 
     async def workflow(request: Request) -> Response:
         story = await _story(frame, request)
-        return frame.page(
-            request, "workflow.html", "workflows", story=story, live=_is_newest(request), time_of=_time_of
-        )
+        return frame.page(request, "workflow.html", HERE, story=story, live=_is_newest(request), time_of=_time_of)
 
     async def ask_stop(request: Request) -> Response:
         story = await _story(frame, request)
-        return frame.page(request, "workflow_stop.html", "workflows", story=story)
+        return frame.page(request, "workflow_stop.html", HERE, story=story, verb="stop")
+
+    async def ask_kill(request: Request) -> Response:
+        story = await _story(frame, request)
+        return frame.page(request, "workflow_stop.html", HERE, story=story, verb="kill")
 
     async def order(request: Request, _form: Form) -> Response:
         name, verb = request.path_params["name"], request.path_params["verb"]
@@ -59,16 +67,11 @@ def routes(frame: Frame) -> list[BaseRoute]:
         path = f"/workflows/{request.path_params['name']}"
         return done(path)
 
-    async def restart_failed(request: Request, _form: Form) -> Response:
-        await frame.write(partial(_restart_failed, frame=frame, visitor=visitor_of(request.scope)))
-        path = "/workflows"
-        return done(path, "workflows_restart")
-
     return [
         Page("/workflows", workflows),
-        Action("/workflows", restart_failed, needs=Permission.SUPERVISE),
         Page("/workflows/{name}", workflow),
         Page("/workflows/{name}/stop", ask_stop, needs=Permission.SUPERVISE),
+        Page("/workflows/{name}/kill", ask_kill, needs=Permission.SUPERVISE),
         Page("/workflows/{name}/{verb}", back),
         Action("/workflows/{name}/{verb}", order, needs=Permission.SUPERVISE),
     ]
@@ -97,6 +100,8 @@ def _done(name: str, verb: str) -> Response:
             return done(path, "workflow_pause")
         case "stop":
             return done(path, "workflow_stop")
+        case "kill":
+            return done(path, "workflow_kill")
         case _:
             return done(path, "workflow_restart")
 
@@ -120,7 +125,7 @@ def _carry_out(conn: Connection, *, frame: Frame, visitor: Visitor, name: str, v
         raise NotFound(f"there is no order {verb[:40]!r}", f"orders: {', '.join(VERBS)}")
     records.get(conn, name)
     if verb in NEED_A_WORKER:
-        _need_worker(conn, frame)
+        need_worker(conn, frame)
     match verb:
         case "run":
             admin.run_now(conn, name, visitor.name)
@@ -130,19 +135,14 @@ def _carry_out(conn: Connection, *, frame: Frame, visitor: Visitor, name: str, v
             admin.pause(conn, name, visitor.name)
         case "stop":
             admin.stop(conn, name, visitor.name)
+        case "kill":
+            admin.kill(conn, name, visitor.name)
         case _:
             admin.restart(conn, name, visitor.name, frame.clock.now())
     audit.record(conn, visitor, f"workflow.{verb}", name)
 
 
-def _restart_failed(conn: Connection, *, frame: Frame, visitor: Visitor) -> None:
-    _need_worker(conn, frame)
-    chosen = restarting.choose(conn, (), failed=True, scheduled=False)
-    for one in restarting.look(conn, chosen.rows):
-        admin.restart(conn, one.name, visitor.name, frame.clock.now(), after_seconds=one.after_seconds)
-        audit.record(conn, visitor, "workflow.restart", one.name)
-
-
-def _need_worker(conn: Connection, frame: Frame) -> None:
+def need_worker(conn: Connection, frame: Frame) -> None:
+    """Raise Conflict where no worker lives: what is asked for would wait."""
     if not processes.any_alive(conn, "worker"):
         raise Conflict(*processes.no_worker(frame.instance.name))
