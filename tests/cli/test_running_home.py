@@ -94,7 +94,7 @@ def test_what_needs_a_worker_changes_nothing_without_one(midsource: Run, externa
         assert conn.execute("select failed from workflow").fetchone() == (True,)
         assert conn.execute("select count(*) from workflow_run").fetchone() == (0,)
     tried = midsource("workflow", "restart", "--failed", "--dry-run")
-    assert tried.stdout.strip() == "would restart defaultMidSourcingLog (started, failed)"
+    assert tried.stdout.strip() == "would restart defaultMidSourcingLog on marketing"
 
 
 def test_erasing_asks_somebody(midsource: Run, external: External) -> None:
@@ -122,4 +122,4 @@ def test_a_process_that_cannot_run_says_so_in_its_log_too(midsource: Run, extern
 def test_budgets_are_what_the_processes_are_built_for() -> None:
     assert budget.WEB_POOL == THREADS + 2
     assert budget.WEB_PAGES == PAGES_AT_ONCE
-    assert budget.needed(["web@marketing", "worker@marketing.2", "sandbox@mid1"]) == 15 + 18 + budget.COMMANDS
+    assert budget.needed(["web@marketing", "worker@marketing.2", "sandbox@mid1"]) == 15 + 19 + budget.COMMANDS

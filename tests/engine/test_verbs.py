@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 
-from midsource.engine import admin, journal, moves, records, restarting
+from midsource.engine import admin, circuit, journal, moves, records, restarting
 from midsource.engine.slices import SliceRunner
 from midsource.engine.work import Cancelled, Context, Report, Works
 from midsource.model.errors import Conflict, NotFound
 from midsource.model.workflow import TRANSITIONS, WorkflowEvent, WorkflowState
 from midsource.net.clock import SystemClock
-from midsource.store.database import Database, scalar
+from midsource.store.database import Database, StatementTimeout, scalar
 
 NOW = datetime(2026, 5, 4, 23, 0, tzinfo=UTC)
 Body = Callable[[Context], Report]
@@ -254,7 +254,7 @@ def test_restarting_all_leaves_what_is_held_spreads_the_starts_and_says_what_is_
         assert done[1].different.startswith(
             "the last 3 runs failed alike (StatementTimeout: a statement ran into its limit)"
         )
-        assert "half the size" in done[1].different
+        assert "has 480 s instead of 60" in done[1].different
         assert [(row.name, why.split(" since")[0]) for row, why in chosen.left] == [("c", "paused by bob")]
         rows = {row.name: row for row in records.listing(conn)}
         due = conn.execute(
@@ -276,14 +276,18 @@ def test_a_restart_by_name_takes_what_is_held_too(engine_db: Database, flow: str
     assert state(engine_db) is WorkflowState.STARTED
 
 
-def test_a_body_is_told_how_often_the_last_runs_failed_alike(engine_db: Database, flow: str) -> None:
-    seen: list[int] = []
+def test_statements_get_more_time_after_runs_that_ran_into_the_limit_alike(engine_db: Database, flow: str) -> None:
+    seen: list[str] = []
 
     def body(context: Context) -> Report:
-        seen.append(context.caution)
-        raise ValueError(f"row {len(seen)}")
+        with context.database.connection() as conn:
+            seen.append(scalar(conn, "show statement_timeout"))
+        raise StatementTimeout("a statement ran into its time limit", "it is tried again")
 
-    for _ in range(3):
+    for _ in range(5):
         _, thread, _ = begin(engine_db, body)
         thread.join(10)
-    assert seen == [0, 1, 2]
+    assert seen == ["1min", "2min", "4min", "8min", "8min"]
+    with engine_db.connection() as conn:
+        assert scalar(conn, "show statement_timeout") == "1min", "of this run alone"
+        assert "has 480 s instead of 60" in circuit.different(records.get(conn, flow), records.runs(conn, flow))

@@ -6,11 +6,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 from midsource.engine.runtime import Engine
-from midsource.engine.work import Context, JobKind, Report, Works
+from midsource.engine.work import Cancelled, Context, JobKind, Report, Works
 from midsource.model.errors import Failed, RemoteUnavailable
 from midsource.net.clock import SystemClock
 from midsource.store import processes
@@ -70,9 +71,40 @@ def long_run(context: Context) -> Report:
     return Report(rows_read=10, rows_written=9, rows_refused=1, window_from="a", window_to="b")
 
 
+def paging(context: Context) -> Report:
+    """Write a page in a transaction that lasts; what becomes of it stands in the trace of others."""
+    trace("page-begun")
+    try:
+        with context.database.transaction() as conn:
+            conn.execute("insert into trace (who, what) values (%s, 'page')", (name,))
+            time.sleep(3)
+    except Cancelled:
+        trace("page-fenced")
+        raise
+    return Report(rows_written=1)
+
+
+def short(context: Context) -> Report:
+    trace("short-begun")
+    time.sleep(0.05)
+    trace("short-ended")
+    return Report()
+
+
+def hung(context: Context) -> Report:
+    """Hang where no statement and no beat is, the first time."""
+    if trace("hung") == 1:
+        time.sleep(60)
+    return Report()
+
+
+def yearly(body: Callable[[Context], Report], workflow: str) -> SimpleNamespace:
+    return SimpleNamespace(NAME=workflow, SCHEDULE="0 0 1 1 *", run_once=body)
+
+
 works = Works(
     jobs=tuple(JobKind(body.__name__, body) for body in (three_slices, follow, flaky, broken, slow)),
-    workflows=(SimpleNamespace(NAME="longRun", SCHEDULE="0 0 1 1 *", run_once=long_run),),
+    workflows=(*tuple(yearly(body, body.__name__) for body in (paging, short, hung)), yearly(long_run, "longRun")),
 )
 engine = Engine(
     database, name=name, role="marketing", instance="marketing", home=Path(), clock=SystemClock(), works=works

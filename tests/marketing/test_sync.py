@@ -19,7 +19,7 @@ from midsource.mid import deliveries as mid_deliveries
 from midsource.mid import ledger
 from midsource.mid import orders as mid_orders
 from midsource.mid.ledger import OutcomeRecord
-from midsource.model.errors import Failed
+from midsource.model.errors import Failed, RemoteUnavailable
 from midsource.model.message import MessageEvent
 from midsource.model.outcome import MAX_REPLY_TEXT
 from midsource.policy import runs as close_rows
@@ -172,7 +172,9 @@ def test_a_mid_that_is_gone_fails_the_run_after_five_tries_and_the_next_run_goes
     with FaultProxy(halves.port) as proxy:
         halves.link_to(proxy.url)
         proxy.down()
-        with pytest.raises(Failed, match="1 of 1 external accounts could not be read: defaultEmailMid: nobody listens"):
+        with pytest.raises(
+            RemoteUnavailable, match="1 of 1 external accounts could not be read: defaultEmailMid: nobody listens"
+        ):
             halves.run(logs)
         assert len(halves.lines("GetMidBroadLogs")) == sync.TRIES
         halves.sent(delivery, range(1, 11))

@@ -164,6 +164,27 @@ def test_maintenance_is_shown_ordered_and_advised(client: httpx2.Client, console
     assert [row["outcome"] for row in client.get("/maintenance/actions").json()] == ["asked", "advised"]
 
 
+@pytest.mark.usefixtures("scene")
+def test_a_workflow_gets_a_schedule_and_is_killed_as_at_the_command_line(client: httpx2.Client) -> None:
+    path = "/workflows/defaultMidSourcingDlv"
+    wanted = {"schedule": "daily at 23:00", "zone": "Europe/Paris", "runs_left": 2, "between": "22:00-06:00"}
+    looked = client.put(f"{path}/schedule", json=wanted | {"dry_run": True}).json()
+    assert (len(looked["next_ticks"]), looked["saved"]) == (2, False)
+    assert client.get(f"{path}/schedule").json()["schedule"] != "daily at 23:00"
+    assert client.put(f"{path}/schedule", json=wanted).json()["saved"]
+    assert client.get(f"{path}/schedule").json()["between"] == "22:00-06:00"
+    refused = client.put(f"{path}/schedule", json={"schedule": "now and then"})
+    assert (refused.status_code, "every 10 minutes" in refused.text) == (422, True)
+    killed = client.post(f"{path}/kill").json()
+    assert killed["sessions"] == 0
+    assert client.get(path).json()["state"] == "finished"
+    assert client.get(path).json()["next_ticks"] == []
+    day = client.get("/workflow-concurrency", params={"day": "2026-05-04"}).json()
+    assert (day["day"], len(day["cells"])) == ("2026-05-04", 288)
+    assert client.get("/workflow-concurrency", params={"day": "0"}).status_code == 422
+    assert len(client.get("/workflow-concurrency").json()["cells"]) == 288
+
+
 def test_people_segments_options_and_workflows(client: httpx2.Client, console: Console, scene: Scene) -> None:
     page = client.get("/recipients", params={"limit": 2}).json()
     email = page["recipients"][0]["email"]
@@ -180,6 +201,7 @@ def test_people_segments_options_and_workflows(client: httpx2.Client, console: C
     assert "defaultMidSourcingDlv" in names
     assert client.get("/workflows/defaultMidSourcingDlv/journal").status_code == 200
     assert client.post("/workflows/defaultMidSourcingDlv/pause").json()["state"] == "paused"
+    assert client.get("/workflows/defaultMidSourcingDlv").json()["held_by"].startswith("key:")
     assert client.post("/workflow-restarts", json={"dry_run": True}).json()["restarted"] == {}
     left = client.post("/workflow-restarts", json={"scheduled": True, "dry_run": True}).json()["left"]
     assert "defaultMidSourcingDlv" in left

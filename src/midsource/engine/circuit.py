@@ -14,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from midsource.engine.records import RunRow, WorkflowRow
+from midsource.store.database import STATEMENT_SECONDS
 
 
 class Circuit(StrEnum):
@@ -50,6 +51,8 @@ SAID: Mapping[WaitsFor, str] = MappingProxyType(
 _FIGURES = re.compile(r"\d+")
 RUNS_LOOKED_AT = 10
 """For whether the last ones failed alike."""
+MAX_STATEMENT_SECONDS = 480
+"""What no statement of a workflow needs; a slice that says nothing for 900 s counts as lost."""
 ALIKE = 2
 """Failures of one shape in a row from which a restart says what it will do differently."""
 _BY_CLASS: Mapping[str, WaitsFor] = MappingProxyType(
@@ -122,7 +125,7 @@ def different(row: WorkflowRow, runs: list[RunRow]) -> str:
     if alike < ALIKE:
         return ""
     what = {
-        WaitsFor.TIME_LIMIT: "it begins with steps of half the size that failed",
+        WaitsFor.TIME_LIMIT: f"each statement has {statement_seconds(runs)} s instead of {STATEMENT_SECONDS}",
         WaitsFor.REMOTE: "it is tried at once and then 2 s to 1 h apart, until the other side answers",
         WaitsFor.DATABASE: "it is tried at once and then 2 s to 1 h apart, until the database answers",
         WaitsFor.SPACE: "nothing, until there is space: free some first",
@@ -131,6 +134,14 @@ def different(row: WorkflowRow, runs: list[RunRow]) -> str:
         WaitsFor.FAULT: "nothing: report the fault with the journal",
     }[waits_for(row.error_class)]
     return f"the last {alike} runs failed alike ({row.error_class or 'no class'}: {row.cause[:200]}); this time {what}"
+
+
+def statement_seconds(runs: list[RunRow]) -> int:
+    """Return the time limit of the next run's statements: doubled for each of the newest ``runs`` that ran into it. Pure."""
+    last = next((run for run in runs if run.outcome in ("finished", "failed")), None)
+    if last is None or waits_for(last.error_class) is not WaitsFor.TIME_LIMIT:
+        return STATEMENT_SECONDS
+    return min(MAX_STATEMENT_SECONDS, STATEMENT_SECONDS << failures_alike(runs))
 
 
 def _shape(run: RunRow) -> tuple[str, str]:

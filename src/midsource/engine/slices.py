@@ -130,11 +130,8 @@ class SliceRunner:
         return body
 
     def _context(self, held: Held) -> Context:
-        is_run = held.table == "workflow_run"
         return Context(
-            database=self._database.on_behalf_of(admin.session_name(int(held.id)), partial(self._fence, held))
-            if is_run
-            else self._database,
+            database=self._database_of(held),
             clock=self._clock,
             home=self._home,
             instance=self._instance,
@@ -142,8 +139,16 @@ class SliceRunner:
             say=lambda level, line: self._say(held, level, line),
             beat=lambda: self._beat(held),
             progress=lambda values: self._progress(held, values),
-            caution=self._caution(held) if is_run else 0,
         )
+
+    def _database_of(self, held: Held) -> Database:
+        """Return what the body may use: of a technical workflow, sessions that bear its number and are fenced."""
+        if held.table == "job":
+            return self._database
+        with self._database.connection() as conn:
+            runs = records.runs(conn, held.name, circuit.RUNS_LOOKED_AT)
+        name, fence = admin.session_name(int(held.id)), partial(self._fence, held)
+        return self._database.on_behalf_of(name, fence, circuit.statement_seconds(runs))
 
     def _fence(self, held: Held, conn: Connection) -> None:
         """Raise Cancelled unless this executor holds the run; nobody takes it until the transaction has ended."""
@@ -153,10 +158,6 @@ class SliceRunner:
         ).fetchone()
         if mine is None:
             raise Cancelled("killed, or taken over by another worker")
-
-    def _caution(self, held: Held) -> int:
-        with self._database.connection() as conn:
-            return circuit.failures_alike(records.runs(conn, held.name, circuit.RUNS_LOOKED_AT))
 
     def _guarded(self, conn: Connection, held: Held, assignments: str, *values: Any) -> bool:
         """Update the held row; False when this executor no longer holds it. ``assignments`` is a constant of ours."""

@@ -38,8 +38,6 @@ class Context:
     """Call between bounded steps: renews the lease, and raises Cancelled when the run must end."""
     progress: Callable[[dict[str, Any]], None]
     """``progress({"done": 17, "of": 40, "unit": "parts", "phase": "hand-over"})``: what ``--wait`` shows. Never raises."""
-    caution: int = 0
-    """How many of the last runs failed alike: a body that works in steps begins with steps that are halved as often."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class Tally:
     window_to: list[str] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    unavailable: int = 0
+    """Those of the failures whose mid did not answer."""
 
 
 def activity_of(context: Context, account: str) -> Activity:

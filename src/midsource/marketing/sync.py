@@ -41,7 +41,9 @@ TRIES = 5
 
 
 def pull(context: Context, stream: Stream, only: Sequence[str] = ()) -> Report:
-    """Do one slice for every active external account, or for those named in ``only``. Raises Failed naming the accounts that could not be read."""
+    """Do one slice for every active external account, or for those named in ``only``. Raises Failed naming the accounts that could not be read,
+    RemoteUnavailable where no mid of them answered.
+    """
     with context.database.connection() as conn:
         names = [
             account.name
@@ -59,7 +61,8 @@ def pull(context: Context, stream: Stream, only: Sequence[str] = ()) -> Report:
         _pull_alone(context, name, stream, share, tally)
     more = min(tally.pauses) if tally.pauses else None
     if tally.failures and more is None:
-        raise Failed(
+        kind = RemoteUnavailable if tally.unavailable == len(tally.failures) else Failed
+        raise kind(
             f"{len(tally.failures)} of {len(names)} external accounts could not be read: " + "; ".join(tally.failures),
             "see `midsource account test`, and the lines above in the journal",
         )
@@ -95,6 +98,7 @@ def _pull_alone(context: Context, name: str, stream: Stream, share: _Share, tall
         if failed < TRIES:
             tally.pauses.append(pause_seconds(max(1, failed), exc.retry_after_seconds, 0.0))
         else:
+            tally.unavailable += 1
             tally.failures.append(f"{name}: {exc.cause}")
     except MidsourceError as exc:
         _tell(context, name, stream, exc)

@@ -61,6 +61,7 @@ class Database:
         self.name = name
         self.dsn = dsn
         self._application = application[:MAX_NAME]
+        self._statement_seconds = STATEMENT_SECONDS
         self._fence: Callable[[Connection], None] | None = None
         self._pool = ConnectionPool(
             dsn,
@@ -104,16 +105,22 @@ class Database:
                 self._ask()
                 raise
             if conn.info.parameter_status("application_name") != self._application:
-                conn.execute("select set_config('application_name', %s, false)", (self._application,))
+                conn.execute(
+                    "select set_config('application_name', %s, false), set_config('statement_timeout', %s, false)",
+                    (self._application, f"{self._statement_seconds}s"),
+                )
             yield conn
 
-    def on_behalf_of(self, work: str, fence: Callable[[Connection], None] | None = None) -> Database:
+    def on_behalf_of(
+        self, work: str, fence: Callable[[Connection], None] | None = None, statement_seconds: int = STATEMENT_SECONDS
+    ) -> Database:
         """Return the same pool for one piece of work, whose name its sessions bear in `pg_stat_activity` while it uses them.
 
         ``fence`` is called in each transaction just before it commits; what it raises rolls the transaction back.
         """
         other = copy.copy(self)
         other._application = f"{self._application[: MAX_NAME - len(work) - 1]} {work}"
+        other._statement_seconds = statement_seconds
         other._fence = fence
         return other
 
