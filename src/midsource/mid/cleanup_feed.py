@@ -28,10 +28,16 @@ PAGE_ROWS = 10_000
 TURNS = 100
 """Numbering and folding turns of one page: 50 000 batches that nobody asked for."""
 _UNPULLED = """
-select min(b.day) from feed_batch b where b.day < %(limit)s and (b.seq is null or b.seq > least(
-    coalesce((select seq from feed_ack k where k.account_id = b.account_id and k.stream = 'logs'), 0),
-    coalesce((select seq from feed_ack k where k.account_id = b.account_id and k.stream = 'deliveries'), 0)))
+select a.id, least(
+    (select min(day) from (
+        select day from feed_batch b where b.account_id = a.id and b.seq > k.seq order by b.seq limit 1000) numbered),
+    (select min(day) from (
+        select day from feed_batch b where b.account_id = a.id and b.seq is null order by b.id limit 1000) unnumbered))
+from account a cross join lateral (
+    select least(coalesce(min(seq) filter (where stream = 'logs'), 0), coalesce(min(seq) filter (where stream = 'deliveries'), 0)) as seq
+    from feed_ack where account_id = a.id) k
 """
+"""The first batches that are not acknowledged tell the oldest day: numbers follow days but for transactions over midnight."""
 _FORGET = """
 with gone as (
     delete from feed_batch where id in (
@@ -51,8 +57,13 @@ def kept_from(conn: Connection, scene: Scene) -> date:
     """Return the first day whose results are kept."""
     unpulled_seconds = TABLE.seconds(conn, UNPULLED_DELAY)
     today = scene.now.astimezone(UTC).date()
-    oldest = scalar(conn, _UNPULLED, {"limit": today - scene.kept})
+    oldest = min(oldest_unpulled(conn).values(), default=None)
     return first_day_kept(today, scene.kept, timedelta(seconds=unpulled_seconds), oldest)
+
+
+def oldest_unpulled(conn: Connection) -> dict[int, date]:
+    """Return the oldest day with results that an account has not acknowledged on both streams; accounts with none are left out."""
+    return {account: day for account, day in conn.execute(_UNPULLED).fetchall() if day is not None}
 
 
 def count(scene: Scene) -> Removable:

@@ -8,8 +8,9 @@ A delivery that was handed over and never started holds its month up; stop it.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 
+from midsource.mid.cleanup_feed import oldest_unpulled
 from midsource.model.options import BROAD_LOG_DELAY
 from midsource.store import partitions
 from midsource.store.cleanup import Removable, Removed, Scene, Step
@@ -17,6 +18,7 @@ from midsource.store.database import Connection, scalar
 from midsource.store.partitions import Partition
 
 PARENT = "message"
+DAY = timedelta(days=1)
 _HELD = """
 select id, finished_at, state from delivery
 where id >= %(low)s and id < %(high)s and ledger_dropped_at is null
@@ -24,14 +26,9 @@ where id >= %(low)s and id < %(high)s and ledger_dropped_at is null
 order by finished_at is not null, finished_at desc limit 1
 """
 """What holds a month up: a delivery that is not over, else the one that ended last."""
-_UNPULLED = """
-select exists (
-    select from (
-        select account_id, (max(finished_at) at time zone 'UTC')::date as last_day from delivery
-        where id >= %(low)s and id < %(high)s and ledger_dropped_at is null group by account_id) d
-    join feed_batch b on b.account_id = d.account_id and b.day <= d.last_day
-    where b.seq is null or b.seq > coalesce(
-        (select seq from feed_ack k where k.account_id = d.account_id and k.stream = 'logs'), 0))
+_LAST_DAYS = """
+select account_id, (max(finished_at) at time zone 'UTC')::date from delivery
+where id >= %(low)s and id < %(high)s and ledger_dropped_at is null group by account_id
 """
 
 
@@ -44,7 +41,7 @@ def count(scene: Scene) -> Removable:
             return Removable(sum(month.rows for month in over), sum(month.bytes for month in over))
         oldest = next((month for month in months if _has_deliveries(conn, month)), months[0])
         held = conn.execute(_HELD, _span(oldest, scene)).fetchone()
-        unpulled = scalar(conn, _UNPULLED, _span(oldest, scene))
+        unpulled = _is_unpulled(conn, oldest, scene)
     ends_at, name = _ended(oldest) + scene.kept, oldest.name.rpartition("_")[2]
     if held is None:
         note = f"results of deliveries of {name} are not acknowledged" if unpulled and ends_at <= scene.now else ""
@@ -82,7 +79,16 @@ def _is_over(conn: Connection, month: Partition, scene: Scene) -> bool:
     return (
         _ended(month) <= scene.before
         and conn.execute(_HELD, span).fetchone() is None
-        and not scalar(conn, _UNPULLED, span)
+        and not _is_unpulled(conn, month, scene)
+    )
+
+
+def _is_unpulled(conn: Connection, month: Partition, scene: Scene) -> bool:
+    """Whether an account has not acknowledged the results up to the end of its deliveries of this month."""
+    unpulled = oldest_unpulled(conn)
+    ended = conn.execute(_LAST_DAYS, _span(month, scene)).fetchall()
+    return any(
+        last_day is not None and unpulled.get(account, last_day + DAY) <= last_day for account, last_day in ended
     )
 
 

@@ -36,7 +36,7 @@ from midsource.store import cleanup_status as status
 from midsource.store import options
 from midsource.store.cleanup import Removable, Removed, Scene, Step
 from midsource.store.cleanup_status import StepStatus
-from midsource.store.database import Connection, Database, scalar
+from midsource.store.database import Connection, Database, StatementTimeout, scalar
 from midsource.store.options import OptionTable
 
 NAME = "cleanup"
@@ -153,6 +153,14 @@ def _forecast(step: Step, scene: Scene) -> Removable:
         return Removable(note=f"not counted: {exc.cause}")
 
 
+def _counted(step: Step, scene: Scene) -> int | None:
+    """Count what is there; None where that takes too long, which stops no step."""
+    try:
+        return step.count(scene).rows
+    except StatementTimeout:
+        return None
+
+
 def _scene(database: Database, home: Path, instance: str, role: str, step: Step, now: datetime) -> Scene:
     kept = step.kept
     if step.option:
@@ -191,9 +199,10 @@ class _Slice:
         return True
 
     def _before(self, step: Step, scene: Scene) -> None:
-        found = step.count(scene)
-        with self._context.database.connection() as conn:
-            status.before(conn, step.name, found.rows)
+        found = _counted(step, scene)
+        if found is not None:
+            with self._context.database.connection() as conn:
+                status.before(conn, step.name, found)
 
     def _pages(self, step: Step, scene: Scene) -> str | None:
         """Return how the step ended, None when the slice is over before it."""
@@ -219,7 +228,7 @@ class _Slice:
             return status.page(conn, step.name, removed, seconds)
 
     def _end(self, step: Step, scene: Scene, outcome: str) -> None:
-        left = step.count(scene).rows
+        left = _counted(step, scene)
         with self._context.database.connection() as conn:
             status.end(conn, step.name, self._context.clock.now(), outcome, rows_after=left)
             done = status.listing(conn)[step.name]

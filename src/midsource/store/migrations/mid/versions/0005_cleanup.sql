@@ -9,4 +9,4 @@ create table feed_gone (
 );
 
 -- Marks of journals are written in their order and forgotten by age.
-create index journal_applied_age on journal_applied using brin (applied_at);
+create index journal_applied_age on journal_applied (applied_at);
