@@ -1,4 +1,4 @@
-"""`account add|test|list|rename`: on a marketing instance its external accounts, on a mid the instances that may submit."""
+"""`account add|test|list|rename|release`: on a marketing instance its external accounts, on a mid the instances that may submit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from midsource.cli.session import Opened, Session
 from midsource.marketing import accounts as external
 from midsource.marketing import link_test
 from midsource.mid import accounts as submitting
+from midsource.mid import hold
 from midsource.model.errors import Failed, UserError
 from midsource.net.clock import SystemClock
 from midsource.security import audit
@@ -47,6 +48,31 @@ def add(
         external.add(conn, session.home, url=url, key=key, name=name, label=label or name, now=SystemClock().now())
         audit.record(conn, asking.visitor(), "account.add", name, url=url)
     say(f"external account {name} is stored; try it with `midsource account test {name}`")
+
+
+@app.command()
+def release(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The account's name on the mid.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Send again although marketing did not tell what it knows.")
+    ] = False,
+) -> None:
+    """Let a mid that was restored send an account's messages again, without waiting for its marketing instance."""
+    session: Session = ctx.obj
+    if not yes:
+        raise UserError(
+            "what was sent after the backup is not known here: messages that wait become uncertain, or are sent twice where the "
+            "delivery's policy is resend",
+            "let the workflow `reconcile` of the marketing instance tell it, or repeat with --yes",
+        )
+    with session.open("mid") as opened:
+        with opened.database.transaction() as conn:
+            account_id = hold.account_named(conn, name)
+            audit.record(conn, asking.visitor(), "account.release", name)
+        while not (answer := hold.release(opened.database, account_id, SystemClock().now(), untold=True)).released:
+            say(f"{answer.uncertain} messages are uncertain, going on")
+    say(f"account {name} is dispatched again; {answer.uncertain} messages may have been sent before and are uncertain")
 
 
 @app.command("test")

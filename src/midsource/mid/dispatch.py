@@ -11,7 +11,8 @@ at any moment, and a deferred message cannot be found by two.
 
 A lease ends on the database's clock; its owner counts LEASE_SECONDS on its own boot clock from *before* it asked, so it
 always believes the earlier end. A lease that ended but was not taken by anybody may still be renewed: the row lock
-decides. Nothing is leased of a delivery that does not send (paused, stopped). Every statement is bounded by its limits.
+decides. Nothing is leased of a delivery that does not send (paused, stopped), nor of an account that is held
+(mid/hold.py). Every statement is bounded by its limits.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ with picked as (
   select b.id from unnest(%(accounts)s::int[], %(deliveries)s::bigint[], %(destinations)s::text[], %(batches)s::int[])
          as w (account_id, delivery_id, destination, batches)
     join delivery d on d.account_id = w.account_id and d.id = w.delivery_id and d.state = any(%(sending)s)
+     and not exists (select from account_hold h where h.account_id = d.account_id)
    cross join lateral (
      select c.id from dispatch_batch c
       where c.account_id = w.account_id and c.delivery_id = w.delivery_id and c.destination = w.destination
@@ -117,7 +119,8 @@ class Look:
     def __call__(self, conn: Connection) -> tuple[frozenset[DeliveryKey], list[Head]]:
         """Return every delivery that sends, and heads of ready batches: a bounded number, the next ones each time."""
         found = conn.execute(
-            "select account_id, id from delivery where state = any(%s) order by account_id, id limit %s",
+            "select account_id, id from delivery d where state = any(%s) and not exists ("
+            "  select from account_hold h where h.account_id = d.account_id) order by account_id, id limit %s",
             (_SENDING, MAX_DELIVERIES),
         ).fetchall()
         sending = [(account, delivery) for account, delivery in found]

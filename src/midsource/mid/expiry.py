@@ -24,7 +24,8 @@ EXPIRED = "validity over"
 _PAUSES = frozenset({DeliveryState.PAUSE_REQUESTED, DeliveryState.PAUSING, DeliveryState.PAUSED})
 _FOUND = """
 select account_id, id from delivery
-where finished_at is null and valid_until < %s and state in (51, 55, 62, 71, 72, 75) order by valid_until limit %s
+where finished_at is null and valid_until < %s and state in (51, 55, 62, 71, 72, 75)
+    and not exists (select from account_hold h where h.account_id = delivery.account_id) order by valid_until limit %s
 """
 _WAITING = """
 select m.id, m.state, m.reason from message m

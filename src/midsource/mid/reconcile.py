@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from midsource.mid import counters, deliveries, feed
+from midsource.mid import counters, deliveries, feed, hold
 from midsource.model.errors import UserError
 from midsource.store.database import Connection, Database, scalar
 from midsource.wire.blocks import (
@@ -64,6 +64,7 @@ def summary(database: Database, account_id: int, delivery_id: int, now: datetime
         gone = "select ledger_dropped_at is not null from delivery where account_id = %s and id = %s"
         is_dropped = scalar(conn, gone, (account_id, delivery_id))  # by `cleanup`: the counters are all there is then
         drift = {} if is_dropped else counters.drift(conn, account_id, delivery_id)
+        held = hold.is_held(conn, account_id)
         figures = counters.totals(conn, account_id, delivery_id)
     mended = False
     if drift and mend:
@@ -84,6 +85,7 @@ def summary(database: Database, account_id: int, delivery_id: int, now: datetime
         last_id=max((last for _, _, last in ledger), default=0),
         drift=tuple(Drift(domain=domain, state=state, n=n) for (domain, state), n in sorted(drift.items())),
         mended=mended,
+        held=held,
     )
 
 

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from midsource import __version__
 from midsource.config import InstanceConfig
-from midsource.mid import deliveries, feed, orders, reception, statistics
+from midsource.mid import deliveries, feed, hold, orders, reception, statistics
 from midsource.mid.accounts import Account
 from midsource.mid.cursor import Cursor, Forgotten, Gone
 from midsource.model.clock import Clock
@@ -34,6 +34,7 @@ from midsource.store.database import Database, scalar
 from midsource.web import bodies, link_reconcile
 from midsource.web.link_reconcile import Look
 from midsource.web.waiting import FeedWaiters
+from midsource.wire.hold import Known
 from midsource.wire.rows import compress
 from midsource.wire.schema import (
     MAX_BODY_BYTES,
@@ -84,13 +85,16 @@ class Link:
             Route(delivery + "/finalize", self.finalise, methods=["POST"]),
             Route(delivery + "/commands", self.command, methods=["POST"]),
             Route(delivery + "/reconcile", self.reconcile, methods=["GET"]),
+            Route(delivery + "/known", self.take_known, methods=["POST"]),
+            Route(PREFIX + "/hold", self.look_at_hold, methods=["GET"]),
+            Route(PREFIX + "/hold/release", self.release, methods=["POST"]),
             Route(delivery + "/statistics", self.statistics, methods=["GET"]),
             Route(PREFIX + "/feed/{stream}", self.read_feed, methods=["GET"]),
         ]
 
     async def hello(self, request: Request) -> Response:
         """Say who this mid is; the first thing an account test asks."""
-        generation, dispatch = await self._in_thread(self._self)
+        generation, dispatch = await self._in_thread(partial(self._self, _account(request).id))
         return _json(
             Hello(
                 product="midsource",
@@ -169,6 +173,22 @@ class Link:
         _told(request, "ordered", delivery=number, verb=verb, state=answer.state)
         return _json(answer)
 
+    async def look_at_hold(self, request: Request) -> Response:
+        """Tell whether the account is held, because this mid was restored."""
+        return _json(await self._in_thread(partial(hold.look, self._database, _account(request).id)))
+
+    async def take_known(self, request: Request) -> Response:
+        """Take what the delivery log knows of a delivery under way."""
+        known = await self._body(request, Known)
+        where = (self._database, _account(request).id, _delivery_id(request), known.rows, self._clock.now())
+        return _json(await self._in_thread(partial(hold.take_known, *where, last=known.last)))
+
+    async def release(self, request: Request) -> Response:
+        """Dispatch the account's messages again."""
+        answer = await self._in_thread(partial(hold.release, self._database, _account(request).id, self._clock.now()))
+        _told(request, "released", released=answer.released, uncertain=answer.uncertain)
+        return _json(answer)
+
     async def reconcile(self, request: Request) -> Response:
         """Tell what the ledger holds of a delivery: counted, in sums of blocks, or row by row."""
         return await self._looked(request, link_reconcile.wanted(request.query_params))
@@ -195,6 +215,7 @@ class Link:
             try:
                 page, body = await self._in_thread(partial(self._page, account_id, ask, encoding))
             except Gone as exc:
+                await self._in_thread(partial(self._hold_if_behind, account_id, ask, exc.rewound.generation))
                 return _json(exc.rewound, exc.http_status)
             except Forgotten as exc:
                 return _json(exc.gone, exc.http_status)
@@ -217,9 +238,16 @@ class Link:
             feed.acknowledge(self._database, account_id, ask.stream, given, self._clock.now())
         return page, _encoded(msgspec.json.encode(page.head) + b"\n" + page.lines, encoding)
 
-    def _self(self) -> tuple[str, bool]:
+    def _hold_if_behind(self, account_id: int, ask: feed.Ask, generation: str) -> None:
+        """Hold the account where it knows more of this very database's feed than the database does: it was put back."""
+        if str(Cursor.parse(ask.after).generation) == generation:
+            with self._database.transaction() as conn:
+                hold.begin(conn, account_id)
+
+    def _self(self, account_id: int) -> tuple[str, bool]:
         with self._database.connection() as conn:
-            return str(scalar(conn, "select generation from instance")), processes.any_alive(conn, "mta")
+            dispatch = processes.any_alive(conn, "mta") and not hold.is_held(conn, account_id)
+            return str(scalar(conn, "select generation from instance")), dispatch
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await to_thread.run_sync(work, limiter=self._threads)

@@ -22,6 +22,7 @@ from midsource.model.errors import RemoteRefused
 from midsource.wire import failures
 from midsource.wire.blocks import BlockPage, LedgerPage, LedgerSummary
 from midsource.wire.encoding import BROKEN, inflate
+from midsource.wire.hold import HoldAnswer, Known, KnownAnswer, ReleaseAnswer
 from midsource.wire.schema import (
     MAX_BODY_BYTES,
     MAX_PAGE_BYTES,
@@ -220,6 +221,20 @@ class MidClient:
         path = f"deliveries/{delivery_id}/reconcile?rows={','.join(map(str, blocks))}"
         answer = self._call("GET", path, self._timeouts.page, limit=MAX_PAGE_BYTES * 2)
         return self._parse(answer, LedgerPage)
+
+    def hold(self) -> HoldAnswer:
+        """Ask whether the mid holds our messages because it was restored, and of which deliveries it wants to be told."""
+        return self._json("GET", "hold", HoldAnswer)
+
+    def tell_known(self, delivery_id: int, known: Known) -> KnownAnswer:
+        """Tell a page of what the delivery log knows."""
+        content = msgspec.json.encode(known)
+        path = f"deliveries/{delivery_id}/known"
+        return self._json("POST", path, KnownAnswer, content=content, seconds=self._timeouts.part)
+
+    def release(self) -> ReleaseAnswer:
+        """Let the mid dispatch again; it names as uncertain what may have been sent since its backup."""
+        return self._json("POST", "hold/release", ReleaseAnswer, content=b"{}", seconds=self._timeouts.part)
 
     def statistics(self, delivery_id: int) -> Statistics:
         """Ask what became of a delivery's messages by recipient domain."""

@@ -3,7 +3,8 @@
 *Reads* the ledger of the mids (``GET deliveries/{id}/reconcile``) and the delivery log: deliveries under way, those that
 ended in the last seven days, and those that a recorded gap may concern (an option set forward by hand, results gone, a mid
 restored). *Writes* `broad_log` and `broad_log_total` where they differ from the ledger, the delivery's state and figures,
-`reconcile_report`, `pull_gap`. *Pointer*: none; a report under way says at which block it goes on.
+`reconcile_report`, `pull_gap`. A mid that was restored is told first what the log knows, and sends again then
+(marketing/telling.py). *Pointer*: none; a report under way says at which block it goes on.
 
 *Bounds*: a slice is at most 45 s; a comparison is cut between two spans of 100 000 rows. Calls, blocks, rows: wire/blocks.py.
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from midsource.engine.work import Cancelled, Context
 from midsource.engine.work import Report as Done
-from midsource.marketing import accounts, gaps, reconcile, reconcile_reports
+from midsource.marketing import accounts, gaps, reconcile, reconcile_reports, telling
 from midsource.marketing.reconcile_reports import Report
 from midsource.model.errors import Failed, MidsourceError, RemoteRefused
 from midsource.wire.failures import LinkFailure
@@ -47,7 +48,11 @@ def run_once(context: Context, settings: Settings | None = None) -> Done:
     wanted = (settings or Settings()).accounts
     with context.database.connection() as conn:
         due = [item for item in gaps.due(conn, context.clock.now()) if not wanted or item[1] in wanted]
+        active = [one.name for one in accounts.list_accounts(conn) if one.active and (not wanted or one.name in wanted)]
     run = _Run(context)
+    for account in active:
+        if not run.tell(account):
+            return run.done(more=True)
     for delivery_id, account in due:
         if not run.compare(delivery_id, account):
             return run.done(more=True)
@@ -73,6 +78,18 @@ class _Run:
         self._reports: list[Report] = []
         self._silent: set[str] = set()
         self.failures: dict[int, str] = {}
+
+    def tell(self, account: str) -> bool:
+        """Tell a mid that was restored what is known here, so that it may send; False when the slice is over."""
+        context = self._context
+        try:
+            with accounts.open_client(context.database, context.home, account, context.clock) as client:
+                return telling.tell(context, client, account, self._deadline)
+        except MidsourceError as exc:
+            if not isinstance(exc, RemoteRefused) or exc.status != 404:  # a mid of an earlier version holds nothing
+                context.say("warning", f"{account} could not be asked whether it was restored: {exc.cause}")
+                self._silent.add(account)
+            return True
 
     def compare(self, delivery_id: int, account: str) -> bool:
         """Compare one delivery, alone with whatever goes wrong; False when the slice is over."""

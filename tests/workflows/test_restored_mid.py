@@ -1,0 +1,139 @@
+"""A mid that was put back from a backup sends nothing before it was told what is known, and then nothing twice unasked."""
+
+from __future__ import annotations
+
+import pytest
+
+from midsource.marketing import accounts, gaps, handover, orders
+from midsource.mid import counters, dispatch, hold
+from midsource.mid.dispatch import Look
+from midsource.model.errors import Conflict
+from midsource.policy.paths import Head, Want
+from midsource.store.database import scalar
+from midsource.testing.link import LinkedHalves
+from midsource.workflows import delivery_logs, reconcile
+
+PEOPLE = 300
+
+
+def started(halves: LinkedHalves, serial: int = 1, policy: str = "hold") -> int:
+    number = halves.prepared(PEOPLE, serial=serial)
+    with halves.marketing.transaction() as conn:
+        conn.execute("update delivery set uncertain_policy = %s where id = %s", (policy, number))
+    halves.run(handover.hand_over, number)
+    with halves.marketing.transaction() as conn:
+        orders.order(conn, number, "start", by="test", now=halves.clock.now())
+    halves.run(orders.carry_order, number)
+    return number
+
+
+def restore(halves: LinkedHalves, number: int, *, renewed: bool = True) -> None:
+    """Put the mid back to the moment after the start: what it recorded since is gone."""
+    with halves.mid.transaction() as conn:
+        conn.execute(
+            "update message set state = 6, revision = 1, attempts = 0, message_id = '' where delivery_id = %s",
+            (number,),
+        )
+        conn.execute("delete from outcome")
+        conn.execute("delete from message_total where delivery_id = %s", (number,))
+        conn.execute("delete from feed_batch")
+        conn.execute("select setval('feed_seq', 1, false)")
+        conn.execute("delete from feed_ack")
+        rows = conn.execute(
+            "select domain, count(*) from message where delivery_id = %s group by 1", (number,)
+        ).fetchall()
+        tally = [(number, domain, None, 6, n) for domain, n in rows]
+        counters.write_batch(conn, halves.mid_account, [number], halves.clock.now(), tally)
+        if renewed:
+            conn.execute("update instance set generation = gen_random_uuid()")
+
+
+def sending(halves: LinkedHalves) -> int:
+    """Return how many batches an mta process would get."""
+    with halves.mid.connection() as conn, conn.transaction(force_rollback=True):
+        deliveries, heads = Look()(conn)
+        assert bool(deliveries) == bool(heads)
+        wants = [Want(Head(head.account_id, head.delivery_id, head.destination), 10) for head in heads]
+        return len(dispatch.lease(conn, "mta", wants))
+
+
+def pull(halves: LinkedHalves) -> None:
+    with halves.marketing.connection() as conn:
+        conn.execute("update delivery set state = 75 where state in (51, 55, 62)")
+        delivery_logs.run_once(halves.context())
+        conn.execute("update delivery set state = 55 where state = 75")
+
+
+def states(halves: LinkedHalves, number: int) -> dict[int, int]:
+    with halves.mid.connection() as conn:
+        return counters.totals(conn, halves.mid_account, number)
+
+
+def test_it_is_held_told_and_released(halves: LinkedHalves) -> None:
+    number = started(halves)
+    halves.sent(number, range(1, 101))
+    pull(halves)
+    restore(halves, number)
+    assert sending(halves) == 0
+    with halves.marketing.connection() as conn:
+        assert not accounts.get(conn, accounts.DEFAULT_NAME).last_problem
+    pull(halves)  # the feed says rewound
+    with halves.marketing.connection() as conn:
+        assert {gap.cause for gap in gaps.unfilled(conn)} == {"rewound"}
+    reconcile.run_once(halves.context())
+    assert states(halves, number) == {1: 100, 62: 200}
+    assert halves.lines("200 messages may have been sent since its backup")
+    with halves.mid.connection() as conn:
+        assert not hold.is_held(conn, halves.mid_account)
+        assert scalar(conn, "select count(*) from message where state = 1 and revision = 2") == 100
+    pull(halves)
+    assert halves.same_on_both_sides(number)
+    assert halves.totals_agree(number)
+
+
+def test_a_database_put_back_without_a_new_generation_is_noticed(halves: LinkedHalves) -> None:
+    number = started(halves)
+    halves.sent(number, range(1, 101))
+    pull(halves)
+    restore(halves, number, renewed=False)
+    assert sending(halves) > 0  # nobody can know yet
+    pull(halves)
+    assert sending(halves) == 0
+    reconcile.run_once(halves.context())
+    assert states(halves, number) == {1: 100, 62: 200}
+
+
+def test_with_the_policy_resend_what_waits_is_sent_and_what_is_known_is_not(halves: LinkedHalves) -> None:
+    number = started(halves, policy="resend")
+    halves.sent(number, range(1, 101))
+    pull(halves)
+    restore(halves, number)
+    reconcile.run_once(halves.context())
+    assert states(halves, number) == {1: 100, 6: 200}
+    assert sending(halves) > 0
+
+
+def test_what_was_not_due_yet_goes_on_waiting(halves: LinkedHalves) -> None:
+    number = started(halves)
+    with halves.mid.transaction() as conn:
+        conn.execute("update dispatch_batch set ready_at = now() + interval '1 day' where destination = 'sapo.example'")
+    restore(halves, number)
+    reconcile.run_once(halves.context())
+    assert states(halves, number) == {6: 100, 62: 200}
+
+
+def test_nothing_is_released_untold_unless_an_operator_says_so(halves: LinkedHalves) -> None:
+    number = started(halves)
+    halves.sent(number, range(1, 101))
+    pull(halves)
+    restore(halves, number)
+    with pytest.raises(Conflict, match="1 deliveries were not told about yet"):
+        hold.release(halves.mid, halves.mid_account, halves.clock.now())
+    answer = hold.release(halves.mid, halves.mid_account, halves.clock.now(), untold=True)
+    assert (answer.released, answer.uncertain) == (True, PEOPLE)
+    with pytest.raises(Conflict, match="nothing is held here"):
+        hold.take_known(halves.mid, halves.mid_account, number, (), halves.clock.now(), last=True)
+    with halves.marketing.connection() as conn:
+        conn.execute("update delivery set state = 55")
+    report_before = states(halves, number)
+    assert report_before == {62: PEOPLE}
