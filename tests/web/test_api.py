@@ -185,6 +185,26 @@ def test_a_workflow_gets_a_schedule_and_is_killed_as_at_the_command_line(client:
     assert len(client.get("/workflow-concurrency").json()["cells"]) == 288
 
 
+def test_the_steps_of_cleanup_are_shown_and_asked_for(client: httpx2.Client, console: Console) -> None:
+    with console.database.transaction() as conn:
+        conn.execute(
+            "insert into workflow (name, schedule) values ('cleanup', 'daily at 04:00') on conflict do nothing"
+        )
+        conn.execute("insert into audit (at, who, via, verb) values (now() - interval '181 days', 'a', 'cli', 'b')")
+    steps = {step["name"]: step for step in client.get("/cleanup").json()}
+    assert (steps["audit"]["rows"], steps["audit"]["kept_seconds"], steps["audit"]["last"]) == (1, 180 * 86_400, None)
+    assert steps["delivery_logs"]["option"] == "NmsCleanup_BroadLogPurgeDelay"
+    assert client.post("/cleanup", json={"step": "nothing"}).status_code in (404, 503)
+    alive_worker(console.database)
+    assert client.post("/cleanup", json={"step": "nothing"}).status_code == 404
+    asked = client.post("/cleanup", json={"step": "audit"})
+    assert asked.status_code == 202
+    with console.database.connection() as conn:
+        found = conn.execute("select step from cleanup_ask where run_id = %s", (asked.json()["run"],)).fetchall()
+    assert found == [("audit",)]
+    assert client.post("/cleanup", json={}).json() == asked.json(), "one run at a time"
+
+
 def test_people_segments_options_and_workflows(client: httpx2.Client, console: Console, scene: Scene) -> None:
     page = client.get("/recipients", params={"limit": 2}).json()
     email = page["recipients"][0]["email"]
