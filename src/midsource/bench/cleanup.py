@@ -159,4 +159,8 @@ def _history(mid: MidHalf, turn: int, rows: int, now: datetime) -> int:
                 (account, stream),
             )
         conn.execute(_MARKS, {"turn": turn, "at": now - timedelta(days=30), "rows": marks})
+    with mid.database.connection() as conn:  # as autovacuum did long ago
+        conn.execute("set statement_timeout = 0")
+        conn.execute("vacuum analyze message, outcome, feed_batch, journal_applied")
+        conn.execute("reset statement_timeout")
     return ledger + marks + DAYS * batches * size
