@@ -259,6 +259,32 @@ def test_a_killed_run_cancels_its_statement_within_seconds(kept: Kept, held_up: 
 
 
 @pytest.mark.slow
+def test_a_kill_from_any_machine_finds_the_session_and_cancels_it(kept: Kept, held_up: Connection) -> None:
+    with kept.database.transaction() as conn:
+        conn.execute("insert into workflow (name, schedule) values (%s, 'every hour')", (database_maintenance.NAME,))
+        run = admin.run_now(conn, database_maintenance.NAME, "alice")
+    killed: list[admin.Killed] = []
+
+    def kill() -> None:
+        eventually(lambda: bool(invalid(kept)))
+        with kept.database.transaction() as conn:
+            killed.append(admin.kill(conn, database_maintenance.NAME, "bob"))
+
+    def beat() -> None:
+        if killed:
+            raise Cancelled("killed")
+
+    kept.beat = beat
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(Cancelled):
+        kept.run()
+    thread.join()
+    assert killed == [admin.Killed(run, 1)]
+    assert actions_of(kept)[0].outcome == "cut"
+
+
+@pytest.mark.slow
 def test_a_statement_longer_than_the_beat_keeps_its_lease(kept: Kept, held_up: Connection) -> None:
     """It waits eight seconds for a writer, while the slice beats from the thread that watches it."""
     beats: list[float] = []

@@ -29,6 +29,7 @@ from midsource.store.maintenance.orders import ordered
 from midsource.store.maintenance.statements import statement
 from midsource.workflows import database_maintenance
 
+FORECASTS_SHOWN = 5
 WAIT_SECONDS = 4 * 3600
 """As long as an ordered action may take; who waits longer looks again later."""
 
@@ -197,8 +198,15 @@ def _show(opened: Opened, found: reading.Status) -> None:
         )
     else:
         say("nothing is wrong")
-    for forecast in found.forecasts[:5]:
-        say(f"{forecast.kind} {forecast.name}: {forecast.sentence}")
+    drawn = [forecast for forecast in found.forecasts if forecast.per_day is not None]
+    for forecast in drawn[:FORECASTS_SHOWN]:
+        say(
+            f"{forecast.kind} {forecast.name}: {forecast.sentence}".replace(
+                f"{forecast.kind} {forecast.kind}", forecast.kind
+            )
+        )
+    if not drawn:
+        say("no forecast yet: it needs samples of three days, which the workflow doctor takes")
     for sentence in [*found.measures.unseen, *found.broken]:
         say(f"not seen: {sentence}.")
     if found.actions:

@@ -14,7 +14,7 @@ from midsource.model.maintenance import Act, IndexMeasure, Level, Measures, Rema
 from midsource.policy.bloat import table_waste
 from midsource.policy.checks import spoken
 from midsource.policy.forecast import Forecast
-from midsource.policy.maintenance import MIN_BYTES, Settings, dead_share, rows_of, seconds, waste, why_analyze
+from midsource.policy.maintenance import MIN_BYTES, Settings, rows_of, seconds, waste, why_analyze
 from midsource.policy.sizes import count, percent, size
 
 LAG_NOW = 4.0
@@ -124,10 +124,10 @@ def _autovacuum(measures: Measures) -> Iterable[Remark]:
                 Level.SOON, "autovacuum", table.name, "it is off for this table", "dead rows gather until the weekly run",
                 f"alter table {table.name} reset (autovacuum_enabled)", float(table.bytes),
             )  # fmt: skip
-        if table.dead > table.vacuum_threshold and dead_share(table) > 0:
+        if table.dead > table.vacuum_threshold and table.bytes >= MIN_BYTES:
             times = table.dead / max(1.0, table.vacuum_threshold)
             last = f"last vacuum {table.vacuumed_at:%Y-%m-%d %H:%M}" if table.vacuumed_at else "never vacuumed"
-            level = Level.NOW if times >= LAG_NOW and table.bytes >= MIN_BYTES else Level.NOTE
+            level = Level.NOW if times >= LAG_NOW else Level.NOTE
             yield Remark(
                 level, "autovacuum lag", table.name,
                 f"{count(table.dead)} dead rows, and autovacuum acts at {count(table.vacuum_threshold)}; {last}",

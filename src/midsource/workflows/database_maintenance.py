@@ -58,9 +58,15 @@ class Settings:
 
 def run_once(context: Context, settings: Settings | None = None) -> Report:
     """Do one slice."""
+    with context.database.connection() as conn:
+        row = conn.execute(
+            "select id, asked_by from workflow_run where workflow = %s and finished_at is null", (NAME,)
+        ).fetchone()
+    run, by = (row[0], "" if row[1] == BY_SCHEDULE else str(row[1])) if row is not None else (None, "")
+    work = admin.session_name(run) if run is not None else ""
     try:
-        with MaintenanceSession(context.instance, context.database.dsn) as session:
-            return _Slice(context, session, settings or Settings()).work()
+        with MaintenanceSession(context.instance, context.database.dsn, work) as session:
+            return _Slice(context, session, settings or Settings(), run, by).work()
     except Maintained as exc:
         context.say("info", str(exc))
         return Report(more_after_seconds=BUSY_SECONDS)
@@ -69,13 +75,15 @@ def run_once(context: Context, settings: Settings | None = None) -> Report:
 class _Slice:
     """One slice: actions one after the other, each decided by new measures."""
 
-    def __init__(self, context: Context, session: MaintenanceSession, limits: Settings) -> None:
+    def __init__(
+        self, context: Context, session: MaintenanceSession, limits: Settings, run: int | None, by: str
+    ) -> None:
         self._context = context
         self._session = session
         self._limits = limits
         self._began = context.clock.boot_seconds()
-        self._run: int | None = None
-        self._by = ""
+        self._run = run
+        self._by = by
         self._dealt: set[tuple[str, str]] = set()
         self._done = self._refused = self._measured = 0
 
@@ -104,13 +112,8 @@ class _Slice:
         return self._report(more_after_seconds=0)
 
     def _open(self) -> None:
-        """Find the run this slice belongs to, and clear up after one whose worker died."""
+        """Clear up after a slice whose worker died, and say who overrides the window."""
         with self._context.database.connection() as conn:
-            row = conn.execute(
-                "select id, asked_by from workflow_run where workflow = %s and finished_at is null", (NAME,)
-            ).fetchone()
-            if row is not None:
-                self._run, self._by = row[0], "" if row[1] == BY_SCHEDULE else row[1]
             cut = actions.cut_running(conn)
             self._dealt = actions.done_in(conn, self._run)
             window = settings.read(conn)[0].window
@@ -153,7 +156,7 @@ class _Slice:
             self._end(action, step, Outcome.CUT, "the run was stopped")
             raise
         except StatementTimeout:
-            self._end(action, step, Outcome.CUT, f"it was not done within {spoken(seconds)}")
+            self._end(action, step, Outcome.CUT, f"it was cancelled, or not done within {spoken(seconds)}")
         except (MidsourceError, psycopg.Error) as exc:
             self._end(action, step, Outcome.FAILED, (str(exc).splitlines() or [type(exc).__name__])[0])
             if self._session.is_lost:

@@ -49,10 +49,11 @@ class Maintained(Conflict):
 
 
 class MaintenanceSession:
-    """Use as a context. Entering raises Maintained while another session maintains this database, Unhealthy without a server."""
+    """Use as a context. ``work``: what the engine calls sessions of this run, so that a kill from any machine finds it. Entering raises Maintained while another session maintains this database, Unhealthy without a server."""
 
-    def __init__(self, name: str, dsn: str) -> None:
+    def __init__(self, name: str, dsn: str, work: str = "") -> None:
         self._name = name
+        self._application = f"{SESSION}{name} {work}".strip()[:63]
         self._dsn = dsn
         self._conn: Connection | None = None
 
@@ -63,7 +64,7 @@ class MaintenanceSession:
                 self._dsn,
                 autocommit=True,
                 connect_timeout=10,
-                application_name=f"{SESSION}{self._name}"[:63],
+                application_name=self._application,
                 options=_OPTIONS,
                 **LINE,
             )
