@@ -162,8 +162,8 @@ def test_more_processes_than_connections_are_refused_with_the_numbers(midsource:
     external(more="")
     assert midsource("init").returncode == 0
     done = midsource("up", env={"MIDSOURCE_MARKETING_WORKERS": "30"})
-    wanted = 15 + 30 * 18 + (15 + 18 + 4) + 12
-    refused(done, 2, "worker@marketing.30 18", f"may want {wanted} together", "max_connections 100", "run fewer")
+    wanted = 15 + 30 * 19 + (15 + 19 + 4) + 12
+    refused(done, 2, "worker@marketing.30 19", f"may want {wanted} together", "max_connections 100", "run fewer")
 
 
 def test_more_of_one_process_needs_its_name(midsource: Run, external: External) -> None:
