@@ -205,6 +205,56 @@ def test_the_steps_of_cleanup_are_shown_and_asked_for(client: httpx2.Client, con
     assert client.post("/cleanup", json={}).json() == asked.json(), "one run at a time"
 
 
+def test_findings_are_listed_muted_healed_and_given_back(client: httpx2.Client, console: Console, scene: Scene) -> None:
+    with console.database.transaction() as conn:
+        conn.execute("update external_account set active = false where name = 'defaultEmailMid'")
+        for check, subject, healable in (("account.off", "defaultEmailMid", True), ("machine.disk", "home", False)):
+            conn.execute(
+                "insert into finding (check_name, subject, severity, evidence, cause, remedy, healable, opened_at, seen_at, changed_at) "
+                "values (%s, %s, 'warning', 'e', 'c', 'r', %s, now(), now(), now())",
+                (check, subject, healable),
+            )
+    off, disk = client.get("/findings").json()
+    assert (off["check"], off["treatment"]) == ("account.off", "switch the account defaultEmailMid on")
+    assert (disk["check"], disk["treatment"], disk["closed_at"]) == ("machine.disk", "", None)
+    healed = client.post(f"/findings/{off['id']}/heal").json()
+    assert (healed["outcome"], healed["can_undo"], healed["before"], healed["after"]) == ("done", True, "off", "on")
+    assert client.post(f"/findings/{off['id']}/heal").status_code == 409, "not twice so soon"
+    assert client.post(f"/findings/{disk['id']}/heal").status_code == 409, "an operator's"
+    assert "off again" in client.post(f"/findings/{off['id']}/undo").json()["said"]
+    assert client.post(f"/findings/{off['id']}/undo").status_code == 409
+    assert [row["id"] for row in client.get(f"/findings/{off['id']}/healings").json()] == [healed["id"]]
+    muted = client.post(f"/findings/{disk['id']}/mute", json={"seconds": 3600}).json()
+    assert muted["muted_until"] is not None
+    assert client.post(f"/findings/{disk['id']}/mute", json={"seconds": 0}).json()["muted_until"] is None
+    with console.database.transaction() as conn:
+        conn.execute("update finding set closed_at = now() where id = %s", (disk["id"],))
+        verbs = {verb for (verb,) in conn.execute("select verb from audit where via = 'api'").fetchall()}
+    assert [row["id"] for row in client.get("/findings/closed").json()] == [disk["id"]]
+    assert client.post(f"/findings/{disk['id']}/mute", json={"seconds": 60}).status_code == 409
+    assert client.get("/findings/999999").status_code == 404
+    assert {"doctor.heal", "doctor.undo", "doctor.mute"} <= verbs
+    checks = client.get("/checks").json()
+    assert {"pointer.late", "process.missing"} <= {check["name"] for check in checks}
+    assert not [check for check in checks if check["name"].startswith("feed.")], "those are a mid's"
+
+
+def test_supervisors_are_added_tested_muted_and_removed(client: httpx2.Client, scene: Scene) -> None:
+    wanted = {"name": "ops", "channel": "webhook", "address": "http://127.0.0.1:9/T0KEN", "quiet": "22:00-07:00"}
+    made = client.post("/supervisors", json=wanted)
+    assert (made.status_code, made.json()["address"]) == (201, "http://127.0.0.1:9")
+    assert len(made.json()["secret"]) > 30
+    assert client.post("/supervisors", json=wanted).status_code == 409
+    assert client.post("/supervisors", json=wanted | {"name": "two", "quiet": "never"}).status_code == 422
+    tested = client.post("/supervisors/ops/test")
+    assert (tested.status_code, "no public address" in tested.json()["cause"]) == (409, True)
+    assert client.post("/supervisors/ops/mute", json={"seconds": 60}).json()["muted_until"] is not None
+    (listed,) = client.get("/supervisors").json()
+    assert (listed["failures"], listed["quiet_from"], "secret" in listed) == (1, "22:00", False)
+    assert client.delete("/supervisors/ops").json()["name"] == "ops"
+    assert client.delete("/supervisors/ops").status_code == 404
+
+
 def test_people_segments_options_and_workflows(client: httpx2.Client, console: Console, scene: Scene) -> None:
     page = client.get("/recipients", params={"limit": 2}).json()
     email = page["recipients"][0]["email"]

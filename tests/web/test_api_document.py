@@ -26,6 +26,7 @@ OWN_GRAMMAR = (
     "POST /deliveries",
     "POST /segments",
     "POST /segments/preview",
+    "POST /supervisors",
     "PUT /options/{name}",
     "PUT /workflows/{name}/schedule",
 )
@@ -34,12 +35,13 @@ EXISTING = {
     "/workflows/": "defaultMidSourcingDlv",
     "/options/": "NmsEmail_RetryCount",
     "/accounts/": "defaultEmailMid",
+    "/supervisors/": "ops",
 }
 
 
 def settings(delivery: int, job: str) -> str:
     """Return the settings of a run: what exists, and which check does not hold where."""
-    lines = ["[parameters]", f'"path.number" = {delivery}', f'"path.job" = "{job}"']
+    lines = ["[parameters]", f'"path.number" = {delivery}', f'"path.job" = "{job}"', '"path.finding" = 1']
     for path, name in EXISTING.items():
         lines += ["[[operations]]", f'include-path-regex = "^{path}"', f'parameters = {{ "path.name" = "{name}" }}']
     for name in OWN_GRAMMAR:
@@ -60,6 +62,13 @@ def served(
             (tmp_path / "schemathesis.toml").write_text(settings(scene.finished, job))
             conn.execute(
                 "insert into process (name, kind, host, pid, executor, beat_at) values ('worker@x', 'worker', 'h', 1, 'e', now() + interval '1 hour')"
+            )
+            conn.execute(
+                "insert into finding (check_name, severity, evidence, cause, remedy, opened_at, seen_at, changed_at) "
+                "values ('machine.key', 'error', 'e', 'c', 'r', now(), now(), now())"
+            )
+            conn.execute(
+                "insert into supervisor (name, channel, address, created_by) values ('ops', 'syslog', 'tcp://127.0.0.1:9', 'tests')"
             )
             key = api_keys.issue(conn, at_command_line("tests"), "made up", list(Permission), SystemClock().now())
         with serving(Config(tmp_path, instances=(instance,)), instance, database) as address:

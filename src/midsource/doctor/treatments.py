@@ -78,6 +78,10 @@ def restart(conn: Connection, surgery: Surgery, finding: Finding) -> Done:
         if name.startswith(OPTION_OF[stream]):
             name = workflow  # the finding is about its pointer
     row = records.get(conn, name)
+    if not row.state.is_on_schedule:
+        raise Conflict(
+            f"{name} is {row.state.label}: somebody holds it", f"`midsource workflow start {name}` where that is over"
+        )
     run = admin.restart(conn, name, surgery.by.name, surgery.facts.clock.now())
     before = f"{row.state.label}{', failed' if row.failed else ''}, {row.consecutive_failures} failures in a row"
     return Done(f"restarted {name}", before, f"run {run} is asked for")
@@ -245,7 +249,7 @@ TREATMENTS: Mapping[str, Treatment] = {
         Treatment("workflow.failed", "restart {subject}", restart, is_safe=False, final=_RUN),
         Treatment("workflow.late", "restart {subject}", restart, is_safe=True, final=_RUN),
         Treatment("workflow.never", "restart {subject}", restart, is_safe=True, final=_RUN),
-        Treatment("pointer.stuck", "restart the workflow that moves {subject}", restart, is_safe=True, final=_RUN),
+        Treatment("pointer.stuck", "restart the workflow that moves {subject}", restart, is_safe=False, final=_RUN),
         Treatment("pointer.missing", "make {subject} before the oldest result not pulled", make_pointer, is_safe=True, final=_NOTHING),
         Treatment("pointer.option", "let {subject} show its pointer again", show_option, is_safe=False, undo=write_option_back),
         Treatment("account.off", "switch the account {subject} on", switch_on, is_safe=False, undo=switch_off),

@@ -26,7 +26,7 @@ from midsource.model.errors import Bug, MidsourceError
 from midsource.security.roles import Permission
 from midsource.store.database import Database
 from midsource.web import bodies, problems
-from midsource.web.api import accounts, cleanup, deliveries, maintenance, options, people, workflows
+from midsource.web.api import accounts, cleanup, deliveries, doctor, maintenance, options, people, workflows
 from midsource.web.api import instance as about
 from midsource.web.api.operations import Api, Needs
 from midsource.web.api.shapes import ProblemShape
@@ -112,6 +112,7 @@ def api_routes(config: Config, instance: InstanceConfig, database: Database, clo
         workflows.router(api),
         cleanup.router(api),
         maintenance.router(api),
+        doctor.router(api),
         options.router(api),
     ]
     if instance.role == "marketing":
