@@ -61,3 +61,18 @@ def test_the_unfinished_run_is_apart_from_those_that_ended() -> None:
     assert [ended.id for ended in found.ended] == list(range(2, 2 + RUNS_SHOWN))
     assert found.last is not None
     assert found.last.seconds == 2.0
+
+
+def test_a_summary_holds_breaker_ticks_age_and_durations() -> None:
+    broken = replace(
+        ROW, failed=True, consecutive_failures=2, not_before=NOW + timedelta(minutes=1), error_class="Unhealthy",
+        last_error="the database is away\nand a second line", last_success_at=NOW - timedelta(hours=1),
+    )  # fmt: skip
+    found = summary(broken, [run(n, "failed") for n in range(1, 4)], NOW)
+    assert found.row.cause == "the database is away"
+    assert (found.breaker.circuit.value, found.breaker.until) == ("open", broken.not_before)
+    assert found.success_age == timedelta(hours=1)
+    assert found.seconds == [3.0, 2.0, 1.0], "oldest first"
+    assert found.next_ticks == [NOW + timedelta(minutes=5 + 10 * n) for n in range(5)]
+    assert summary(replace(ROW, last_success_at=None), [], NOW).success_age is None
+    assert summary(replace(ROW, schedule="broken"), [], NOW).next_ticks == []

@@ -27,8 +27,7 @@ import structlog
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from midsource.engine import admin, circuit, jobs, journal, moves, records
-from midsource.engine.ticks import back_off
+from midsource.engine import admin, circuit, jobs, journal, moves, records, runs
 from midsource.engine.work import Cancelled, Context, JobBody, Report, Works
 from midsource.model.clock import Clock
 from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
@@ -104,24 +103,12 @@ class SliceRunner:
                 if row is None:
                     return None
                 held = Held(table, work_id, number, row[0], row[1], row[2])
-                if table == "workflow_run" and not self._tick(conn, held):
+                if table == "workflow_run" and not runs.begin(conn, held.name, int(work_id)):
                     self._next_slice(conn, held, 0)
                     return None
             return held
 
         return self._patiently(take)
-
-    @staticmethod
-    def _tick(conn: Connection, held: Held) -> bool:
-        """Let the workflow run; False where an operator holds it since the slice was handed over: it waits then."""
-        if moves.move(conn, held.name, WorkflowEvent.TICK) is None:
-            return False
-        conn.execute(
-            "update workflow set last_run_at = started_at from workflow_run r "
-            "where name = %s and r.id = %s and last_run_at is distinct from started_at",
-            (held.name, int(held.id)),
-        )
-        return True
 
     def _body(self, held: Held) -> JobBody:
         body = (self._jobs if held.table == "job" else self._workflows).get(held.name)
@@ -146,9 +133,9 @@ class SliceRunner:
         if held.table == "job":
             return self._database
         with self._database.connection() as conn:
-            runs = records.runs(conn, held.name, circuit.RUNS_LOOKED_AT)
+            latest = records.runs(conn, held.name, circuit.RUNS_LOOKED_AT)
         name, fence = admin.session_name(int(held.id)), partial(self._fence, held)
-        return self._database.on_behalf_of(name, fence, circuit.statement_seconds(runs))
+        return self._database.on_behalf_of(name, fence, circuit.statement_seconds(latest))
 
     def _fence(self, held: Held, conn: Connection) -> None:
         """Raise Cancelled unless this executor holds the run; nobody takes it until the transaction has ended."""
@@ -247,21 +234,8 @@ class SliceRunner:
             jobs.ask(conn, kind, held.subject, held.id)
         self._guarded(conn, held, "finished_at = now(), outcome = 'finished'")
         if held.table == "workflow_run":
-            self._succeed(conn, held)
+            runs.succeed(conn, held.name, int(held.id))
         return "finished"
-
-    @staticmethod
-    def _succeed(conn: Connection, held: Held) -> None:
-        moves.move(conn, held.name, WorkflowEvent.SETTLED)
-        conn.execute(
-            "update workflow set failed = false, last_success_at = now(), consecutive_failures = 0, not_before = null, "
-            "last_error = '', error_class = '' where name = %s",
-            (held.name,),
-        )
-        run = records.get_run(conn, int(held.id))
-        # Also where nothing happened: a journal without lines would look like a workflow that never ran.
-        figures = f"read {run.rows_read}, written {run.rows_written}, refused {run.rows_refused}"
-        journal.write(conn, held.name, run.id, "info", f"finished: {figures}")
 
     def _next_slice(self, conn: Connection, held: Held, pause_seconds: float) -> str:
         self._guarded(
@@ -306,18 +280,7 @@ class SliceRunner:
             conn, held, "finished_at = now(), outcome = 'failed', error_class = %s, error = %s", kind, sentence
         ):
             return "superseded"
-        moves.move(conn, held.name, WorkflowEvent.SETTLED)
-        failures = scalar(
-            conn,
-            "update workflow set failed = true, last_error = %s, error_class = %s, "
-            "consecutive_failures = consecutive_failures + 1 where name = %s returning consecutive_failures",
-            (sentence, kind, held.name),
-        )
-        # Tried again after the pause, not at the next tick: an hourly one would leave a delivery without its results
-        # for an hour because the database was away for a second.
-        conn.execute(
-            "update workflow set not_before = now() + %s where name = %s", (back_off(failures or 1), held.name)
-        )
+        runs.fail(conn, held.name, kind, sentence)
         return "failed"
 
 
