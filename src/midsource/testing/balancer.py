@@ -12,6 +12,8 @@ import socket
 import threading
 from collections.abc import Sequence
 
+from midsource.testing.listener import Listener
+
 BUFFER = 65_536
 CONNECT_SECONDS = 2.0
 SILENCE_SECONDS = 60.0
@@ -21,31 +23,21 @@ SILENCE_SECONDS = 60.0
 class Balancer:
     """Use as a context; listens on a loopback port of its own (``port``). ``taken`` counts connections by upstream port."""
 
-    def __init__(self, upstreams: Sequence[int], port: int = 0) -> None:
+    def __init__(self, upstreams: Sequence[int]) -> None:
         self._upstreams = list(upstreams)
         self._turn = itertools.count()
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = Listener(self._serve)
+        self.port = self._listener.port
         self.taken = dict.fromkeys(upstreams, 0)
 
     def __enter__(self) -> Balancer:
         """Listen."""
-        threading.Thread(target=self._accept, name="balancer", daemon=True).start()
+        self._listener.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Refuse connections from now on; those that are open go on."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self._listener.__exit__()
 
     def _serve(self, client: socket.socket) -> None:
         with client:

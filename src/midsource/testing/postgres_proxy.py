@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from midsource.testing.listener import Listener
+
 BUFFER = 65_536
 
 
@@ -34,29 +36,19 @@ class PostgresProxy:
         self._upstream = f"{about['host']}/.s.PGSQL.{about['port']}"
         self._fate = fate
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = Listener(self._serve)
         self.commits = 0
-        password, port = quote(str(about["password"]), safe=""), self._listener.getsockname()[1]
+        password, port = quote(str(about["password"]), safe=""), self._listener.port
         self.dsn = f"postgresql://{about['user']}:{password}@127.0.0.1:{port}/{about['dbname']}?sslmode=disable&gssencmode=disable"
 
     def __enter__(self) -> PostgresProxy:
         """Listen."""
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listener.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Refuse connections from now on; those that are open go on."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+        self._listener.__exit__()
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
