@@ -20,6 +20,7 @@ from midsource.model.errors import Failed, NotFound, Unhealthy, UserError
 from midsource.supervise.locks import is_held
 from midsource.supervise.places import HomeFiles, settle
 from midsource.supervise.postgres import EmbeddedPostgres, PostgresUse
+from midsource.supervise.postgres_holder import SHUTDOWN_SECONDS
 from midsource.supervise.state import Phase, State
 
 Until = Callable[..., None]
@@ -222,6 +223,24 @@ def test_postmaster_killed_with_9_is_started_again_and_recovers(server: Embedded
         assert server.status().holder == before.holder
         assert count(url) == 1
     assert "automatic recovery in progress" in server.files.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_on_its_way_down_is_ended_and_started_again(server: EmbeddedPostgres, until: Until) -> None:
+    """As PostgreSQL 18 does where a fast shutdown meets its recovery; here because its checkpointer stands still."""
+    with server.use() as database:
+        url = keep_a_row(database)
+        with psycopg.connect(url) as connection:
+            found = connection.execute(
+                "select pid from pg_stat_activity where backend_type = 'checkpointer'"
+            ).fetchone()
+        assert found is not None
+        postmaster = server.status().postmaster
+        os.kill(found[0], signal.SIGSTOP)
+        os.kill(postmaster, signal.SIGINT)
+        until(lambda: server.status().postmaster not in (0, postmaster), "another server", SHUTDOWN_SECONDS + 30)
+        until(lambda: server.status().phase is Phase.RUNNING, "it runs")
+        assert count(url) == 1
 
 
 def test_postmaster_and_holder_killed_with_9_while_a_backend_works(server: EmbeddedPostgres, until: Until) -> None:
