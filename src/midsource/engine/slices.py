@@ -32,7 +32,7 @@ from midsource.engine.work import Cancelled, Context, JobBody, Report, Works
 from midsource.model.clock import Clock
 from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
 from midsource.model.workflow import WorkflowEvent
-from midsource.store.database import Connection, Database, StatementTimeout, StorageFull, scalar
+from midsource.store.database import STATEMENT_SECONDS, Connection, Database, StatementTimeout, StorageFull, scalar
 
 Table = Literal["job", "workflow_run"]
 MAX_ERROR_TEXT = 2_000
@@ -135,7 +135,8 @@ class SliceRunner:
         with self._database.connection() as conn:
             latest = records.runs(conn, held.name, circuit.RUNS_LOOKED_AT)
         name, fence = admin.session_name(int(held.id)), partial(self._fence, held)
-        return self._database.on_behalf_of(name, fence, circuit.statement_seconds(latest))
+        longer = circuit.statement_seconds(latest)
+        return self._database.on_behalf_of(name, fence, longer if longer > STATEMENT_SECONDS else None)
 
     def _fence(self, held: Held, conn: Connection) -> None:
         """Raise Cancelled unless this executor holds the run; nobody takes it until the transaction has ended."""

@@ -7,12 +7,15 @@ so no caller can hang or hold an old snapshot open without end. A transaction is
 from __future__ import annotations
 
 import copy
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import errors as pg
+from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolTimeout
 
@@ -28,6 +31,11 @@ IDLE_SECONDS = 60
 """A transaction nobody continues is ended by the server after this."""
 POOL_WAIT_SECONDS = 30
 """Longest wait for a free connection before the caller hears that the instance is overloaded."""
+GROW_SECONDS = 1.0
+"""A pool that lost its connections is asked again this often. By itself it tries each one anew after 1, 2, 4 … seconds, so a
+server that was away for ten seconds was found again only after half a minute; and it begins a new one only when asked."""
+REGROW_SECONDS = 0.5
+"""How long the pool goes on with one connection that cannot be made."""
 CONNECT_SECONDS = 5
 """Longest wait for a server to answer at all; a pool by itself would wait its whole time for one that refuses at once."""
 LINE: dict[str, Any] = {
@@ -61,13 +69,15 @@ class Database:
         self.name = name
         self.dsn = dsn
         self._application = application[:MAX_NAME]
-        self._statement_seconds = STATEMENT_SECONDS
+        self._statement_seconds: int | None = None
         self._fence: Callable[[Connection], None] | None = None
+        self._in_vain: Counter[str] = Counter()
         self._pool = ConnectionPool(
             dsn,
             min_size=0,
             max_size=max_connections,
             timeout=wait_seconds,
+            reconnect_timeout=REGROW_SECONDS,
             max_idle=120,
             open=False,
             kwargs={
@@ -99,20 +109,37 @@ class Database:
             if self._pool.closed:
                 self._ask()
                 self._pool.open()
-            try:
-                conn = lent.enter_context(self._pool.connection())
-            except PoolTimeout:
-                self._ask()
-                raise
+            conn = lent.enter_context(self._lent())
             if conn.info.parameter_status("application_name") != self._application:
-                conn.execute(
-                    "select set_config('application_name', %s, false), set_config('statement_timeout', %s, false)",
-                    (self._application, f"{self._statement_seconds}s"),
-                )
+                conn.execute(self._manners())
             yield conn
 
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        """Lend a connection of the pool. Raises PoolTimeout, or what the server says where it takes none."""
+        deadline = time.monotonic() + self._pool.timeout
+        with ExitStack() as lent:
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                try:
+                    conn = lent.enter_context(self._pool.connection(timeout=min(GROW_SECONDS, left) or 0.001))
+                    break
+                except PoolTimeout:
+                    if time.monotonic() >= deadline:
+                        self._in_vain["requests"] += 1
+                        self._ask()
+                        raise
+            yield conn
+
+    def _manners(self) -> sql.Composed:
+        """Return what gives a session our name and our time limit; without one of ours it is what the session began with."""
+        limit: sql.Composable = sql.SQL("reset statement_timeout")
+        if self._statement_seconds is not None:
+            limit = sql.SQL("set statement_timeout = {}").format(sql.Literal(f"{self._statement_seconds}s"))
+        return sql.SQL("set application_name = {}; {}").format(sql.Literal(self._application), limit)
+
     def on_behalf_of(
-        self, work: str, fence: Callable[[Connection], None] | None = None, statement_seconds: int = STATEMENT_SECONDS
+        self, work: str, fence: Callable[[Connection], None] | None = None, statement_seconds: int | None = None
     ) -> Database:
         """Return the same pool for one piece of work, whose name its sessions bear in `pg_stat_activity` while it uses them.
 
@@ -133,7 +160,7 @@ class Database:
             "most": now["pool_max"],
             "asked": now.get("requests_num", 0),
             "waiting": now["requests_waiting"],
-            "failures": now.get("requests_errors", 0),
+            "failures": self._in_vain["requests"],
         }
 
     def _ask(self) -> None:
