@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midsource.doctor.supervisors import Channel
 from midsource.engine.circuit import WaitsFor
 from midsource.marketing import link_test
 from midsource.marketing.fields import FieldType
 from midsource.marketing.waiting import Cause
 from midsource.model.delivery import DeliveryState
+from midsource.model.finding import Severity
+from midsource.model.maintenance import Level, Outcome
 from midsource.model.message import MessageState, Reason
 from midsource.model.options import MARKETING_OPTIONS, MID_OPTIONS
 from midsource.model.technical import TECHNICAL
@@ -28,6 +31,7 @@ from midsource.web.console.language import Words
 from midsource.web.console.menu import MENU
 from midsource.web.console.pages.delivery_list import STAGES
 from midsource.web.console.pages.figures import SHOWN
+from midsource.workflows import cleanup
 
 PACKAGE = Path(str(files("midsource.web.console")))
 LITERAL = re.compile(r"""\b(?:t|words|self|has|count)\(\s*["']([a-z_]+\.[A-Za-z0-9_-]+)["'](?!\s*~)""")
@@ -47,6 +51,14 @@ ENUMERATED = {
     "workflow_state": {str(int(state)) for state in WorkflowState},
     "workflow_flag": {"failed", "late"},
     "workflow_waits": {waits.value for waits in WaitsFor},
+    "severity": {severity.value for severity in Severity},
+    "channel": {channel.value for channel in Channel},
+    "healing_outcome": {"done", "failed"},
+    "maintenance_level": {level.value for level in Level},
+    "maintenance_outcome": {outcome.value for outcome in Outcome},
+    "forecast_kind": {"database", "relation", "disk_free", "number"},
+    "cleanup_outcome": {"finished", "failed", "out_of_time", "running"},
+    "cleanup_step": {step.name for role in ("marketing", "mid") for step in cleanup.steps_of(role)},
     "run_outcome": {"finished", "failed", "aborted", "running", "waiting"},
     "journal": {"warning", "error"},
     "personality": {kind.value for kind in Kind},

@@ -129,6 +129,15 @@ def counted(conn: Connection) -> dict[Severity, int]:
     return found | {Severity(severity): count for severity, count in rows}
 
 
+def needing_somebody(conn: Connection, now: datetime) -> int:
+    """Return how many open findings are neither for information nor muted: what status pages say."""
+    row = conn.execute(
+        "select count(*) from finding where closed_at is null and severity <> 'info' and coalesce(muted_until <= %s, true)",
+        (now,),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def _apply(conn: Connection, change: Change, now: datetime) -> None:
     finding, finding_id = change.finding, change.id
     if change.event is Event.OPENED:

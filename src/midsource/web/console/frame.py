@@ -30,6 +30,8 @@ from midsource.web.console.render import render
 from midsource.web.routing import visitor_of
 
 REFRESH_SECONDS = 5
+CALM_REFRESH_SECONDS = 60
+"""Where little changes and texts are there to be copied: a refresh takes the selection away."""
 SLOW_REFRESH_SECONDS = 20
 """Without scripts, where a refresh moves the reader to the top of the page."""
 LANGUAGE_SECONDS = 365 * 86_400
@@ -78,7 +80,7 @@ class Frame:
         said = request.query_params.get("said", "")
         content = render(
             template, words, here=here, path=request.url.path, instance=self.instance.name, role=self.instance.role,
-            now=self.clock.now(), refresh=REFRESH_SECONDS, slow_refresh=SLOW_REFRESH_SECONDS, visitor=visitor,
+            now=self.clock.now(), refresh=REFRESH_SECONDS, calm_refresh=CALM_REFRESH_SECONDS, slow_refresh=SLOW_REFRESH_SECONDS, visitor=visitor,
             menu=menu_of(visitor, self.instance.role), may=_May(visitor),
             said=f"said.{said}" if words.has(f"said.{said}") else "",
             same=f"?{request.url.query}" if query else request.url.path,

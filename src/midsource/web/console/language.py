@@ -42,6 +42,13 @@ class Words:
         written = self.number(int(whole))
         return f"{written}{self('format.decimal')}{rest}" if rest else written
 
+    def size(self, count: int) -> str:
+        """Write a number of bytes with three digits: '812 B', '8.4 MB'; a unit is 1 000 of the one before."""
+        units, value, step = self("format.bytes").split(), float(count), 0
+        while abs(value) >= 999.5 and step < len(units) - 1:
+            value, step = value / 1_000, step + 1
+        return f"{self.fixed(value, 1 if step and abs(value) < 99.95 else 0)}\u00a0{units[step]}"
+
     def share(self, part: int, whole: int) -> str:
         """Write ``part`` of ``whole`` in per cent; never 0 or 100 for what is not."""
         if whole <= 0:

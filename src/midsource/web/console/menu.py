@@ -37,6 +37,9 @@ MENU: Sequence[tuple[str, Sequence[Entry]]] = (
         "production",
         (
             Entry("workflows", "/workflows", BOTH),
+            Entry("findings", "/findings", BOTH),
+            Entry("maintenance", "/maintenance", BOTH),
+            Entry("cleanup", "/cleanup", BOTH),
             Entry("options", "/options", BOTH),
             Entry("accounts", "/accounts", MARKETING),
             Entry("submitters", "/accounts", MID),

@@ -21,10 +21,13 @@ from midsource.web.console.pages import (
     api_reference,
     audit,
     brands,
+    cleanup,
     concurrency,
     delivery,
+    findings,
     lists,
     login,
+    maintenance,
     mid_pages,
     new_delivery,
     operators,
@@ -43,14 +46,22 @@ from midsource.web.console.pages import (
 
 ACCESS = (login.routes, operators.routes, audit.routes, api_reference.routes)
 """Who may come in, what they did, and the API: the same on both roles."""
-WORKFLOWS = (workflow_restart.routes, workflow_schedule.routes, concurrency.routes, workflows.routes)
-"""Technical workflows: each role has its own. The pages of one name come before those of any verb."""
+PRODUCTION = (
+    workflow_restart.routes,
+    workflow_schedule.routes,
+    concurrency.routes,
+    workflows.routes,
+    findings.routes,
+    maintenance.routes,
+    cleanup.routes,
+)
+"""Technical workflows and what looks after an instance: each role has its own. Pages of one name come before those of any verb."""
 PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
     "marketing": (
         status.routes,
         new_delivery.routes,
         delivery.routes,
-        *WORKFLOWS,
+        *PRODUCTION,
         options.routes,
         accounts.routes,
         processes.routes,
@@ -63,7 +74,7 @@ PAGES: Mapping[Role, Sequence[Callable[[Frame], list[BaseRoute]]]] = {
         lists.routes,
         *ACCESS,
     ),
-    "mid": (mid_pages.routes, *WORKFLOWS, options.routes, processes.routes, *ACCESS),
+    "mid": (mid_pages.routes, *PRODUCTION, options.routes, processes.routes, *ACCESS),
 }
 """The families of pages of each role."""
 

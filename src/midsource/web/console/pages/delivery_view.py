@@ -15,7 +15,9 @@ from psycopg.rows import class_row
 
 from midsource.engine import jobs
 from midsource.engine.jobs import Job
-from midsource.marketing import samples, waiting
+from midsource.marketing import reconcile_reports, samples, statistics, waiting
+from midsource.marketing.reconcile_reports import Report
+from midsource.marketing.statistics import Table
 from midsource.marketing.waiting import Group, Wait
 from midsource.model.delivery import DeliveryState
 from midsource.model.errors import NotFound
@@ -58,6 +60,7 @@ class DeliveryDetail(DeliveryLine):
     version: int
     proof_of: int | None
     proof_number: int
+    log_dropped_at: datetime | None
 
     @property
     def seconds_sent(self) -> float | None:
@@ -105,7 +108,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStory:
-    """Everything on the summary. ``parts``: (taken by the mid, all); ``groups``: what was tried and waits."""
+    """Everything on the summary. ``parts``: (taken by the mid, all); ``groups``: what was tried and waits.
+
+    ``compared``: the last comparison with the mid; ``statistics``: by domain, as the mid counts them.
+    """
 
     row: DeliveryDetail
     totals: Totals
@@ -117,6 +123,8 @@ class DeliveryStory:
     groups: Sequence[Group]
     forecast: Forecast
     has_worker: bool
+    compared: Report | None
+    statistics: Table
 
     @property
     def waits_for_worker(self) -> bool:
@@ -148,6 +156,8 @@ def story(conn: Connection, delivery_id: int, now: datetime) -> DeliveryStory:
         waiting.groups(conn, row, (MessageState.DEFERRED, MessageState.UNCERTAIN)),
         pace.forecast(standing, now),
         processes.any_alive(conn, "worker"),
+        next(iter(reconcile_reports.latest(conn, delivery_id, 1)), None),
+        statistics.read(conn, delivery_id),
     )
 
 

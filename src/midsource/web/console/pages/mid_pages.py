@@ -32,7 +32,7 @@ def routes(frame: Frame) -> list[BaseRoute]:
         now = frame.clock.now()
 
         def read(conn: Connection) -> tuple[mid_view.Overview, workflow_view.Board]:
-            return mid_view.overview(conn), workflow_view.board(conn, "mid", now)
+            return mid_view.overview(conn, now), workflow_view.board(conn, "mid", now)
 
         found, board = await frame.reader.read(read)
         return frame.page(request, "mid_status.html", "status", found=found, board=board, live=True)

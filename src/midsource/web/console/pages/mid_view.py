@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from midsource.doctor import book
 from midsource.mid import counters
 from midsource.model.delivery import FINAL, DeliveryState
 from midsource.model.errors import NotFound
@@ -100,6 +101,8 @@ class Overview:
     deliveries: Sequence[Line]
     accounts: Sequence[Submitter]
     set_aside: int
+    findings: int
+    """How many of the doctor's findings that need somebody are open."""
 
     def has(self, kind: str) -> bool:
         """Tell whether a process of that kind lives."""
@@ -109,10 +112,16 @@ class Overview:
 _COLUMNS = "d.id, d.label, d.state, d.received_at, d.started_at, d.finished_at, d.valid_until, d.expected"
 
 
-def overview(conn: Connection) -> Overview:
+def overview(conn: Connection, now: datetime) -> Overview:
     """Read the state of this mid."""
     aside = scalar(conn, "select count(*) from (select from outcome_aside limit %s) a", (COUNTED_BATCHES,))
-    return Overview(processes.listing(conn), lines(conn, None, LATEST).deliveries, accounts(conn), aside)
+    return Overview(
+        processes.listing(conn),
+        lines(conn, None, LATEST).deliveries,
+        accounts(conn),
+        aside,
+        book.needing_somebody(conn, now),
+    )
 
 
 def lines(conn: Connection, before: int | None, limit: int = PAGE_ROWS) -> Lines:

@@ -9,6 +9,7 @@ from datetime import datetime
 from psycopg import sql
 from psycopg.rows import class_row
 
+from midsource.doctor import book
 from midsource.marketing import accounts
 from midsource.marketing.accounts import ExternalAccount
 from midsource.model.delivery import DeliveryState
@@ -73,6 +74,8 @@ class Overview:
     workflows: Sequence[Line]
     accounts: Sequence[ExternalAccount]
     deliveries: Sequence[DeliveryLine]
+    findings: int
+    """How many of the doctor's findings that need somebody are open."""
 
     @property
     def has_worker(self) -> bool:
@@ -98,6 +101,7 @@ def overview(conn: Connection, now: datetime) -> Overview:
         workflow_view.board(conn, "marketing", now).lines,
         accounts.list_accounts(conn),
         page(conn, None, LATEST).deliveries,
+        book.needing_somebody(conn, now),
     )
 
 
