@@ -34,7 +34,7 @@ from midsource.web.routing import Form, Page, Upload, visitor_of
 
 HERE = "recipients"
 MAX_FILE_BYTES = 50_000_000
-"""About half a million people: half a minute of work, in which the browser waits for the answer."""
+"""About half a million people; the browser waits for the answer."""
 MAX_CHARS = 1_000_000
 """About ten thousand people: what a page can still show again when something is wrong with it."""
 SHOWN_REJECTS = 20
