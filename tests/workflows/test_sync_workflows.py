@@ -14,6 +14,7 @@ import pytest
 from midsource.engine.work import Report
 from midsource.marketing import accounts, handover, options
 from midsource.model.ids import delivery_id
+from midsource.model.schedule import plan
 from midsource.policy.position import parse
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
@@ -35,7 +36,8 @@ OLD_DELIVERIES = 20
 def test_they_have_the_names_the_field_knows(module: Any, name: str, minutes: int) -> None:
     assert name == module.NAME
     assert module.ROLES == ("marketing",)
-    assert (minutes == 10) == module.SCHEDULE.startswith("*/10 ")
+    first, second = plan(module.SCHEDULE).next_ticks(datetime(2026, 1, 1, tzinfo=UTC), 2)
+    assert second - first == timedelta(minutes=minutes)
     assert module.__doc__.count("*") >= 8
 
 

@@ -76,7 +76,8 @@ class _Run:
         self._context = context
         self._deadline = context.clock.boot_seconds() + SLICE_SECONDS
         self._reports: list[Report] = []
-        self._silent: set[str] = set()
+        self._silent: dict[str, str] = {}
+        """Accounts whose mid does not answer, and why: none of their deliveries is compared in this slice."""
         self.failures: dict[int, str] = {}
 
     def tell(self, account: str) -> bool:
@@ -88,13 +89,14 @@ class _Run:
         except MidsourceError as exc:
             if not isinstance(exc, RemoteRefused) or exc.status != 404:  # a mid of an earlier version holds nothing
                 context.say("warning", f"{account} could not be asked whether it was restored: {exc.cause}")
-                self._silent.add(account)
+                self._silent[account] = exc.cause
             return True
 
     def compare(self, delivery_id: int, account: str) -> bool:
         """Compare one delivery, alone with whatever goes wrong; False when the slice is over."""
         context = self._context
         if account in self._silent:
+            self.failures[delivery_id] = f"delivery {delivery_id} with {account}: {self._silent[account]}"
             return True
         if context.clock.boot_seconds() + reconcile.LEAST_SECONDS > self._deadline:
             return False
@@ -122,7 +124,7 @@ class _Run:
         self._context.say("warning", f"delivery {delivery_id} could not be compared with {account}: {cause}")
         self.failures[delivery_id] = f"delivery {delivery_id} with {account}: {cause}"
         if isinstance(exc, RemoteRefused) or (isinstance(exc, LinkFailure) and not exc.reached):
-            self._silent.add(account)
+            self._silent[account] = cause
 
     def done(self, *, more: bool) -> Done:
         """Say what the slice did."""
