@@ -80,6 +80,21 @@ def test_results_are_pulled_at_once_after_a_start(halves: LinkedHalves, ready: i
         assert scalar(conn, "select count(*) from workflow where next_at <= now()") == 2
 
 
+def test_a_run_that_just_ends_does_not_absorb_the_wake(halves: LinkedHalves, ready: int) -> None:
+    """It looked before the delivery started; the log stood still until the next hour."""
+    with halves.marketing.connection() as conn:
+        conn.execute(
+            "insert into workflow (name, schedule, next_at) select unnest(%s::text[]), '7 * * * *', now() + interval '1 hour'",
+            (list(orders.FOLLOWERS),),
+        )
+        conn.execute("insert into workflow_run (workflow) values ('defaultMidSourcingLog')")
+    started(halves, ready)
+    with halves.marketing.connection() as conn:
+        due = "select extract(epoch from next_at - now())::float8 from workflow where name = %s"
+        assert scalar(conn, due, ("defaultMidSourcingDlv",)) <= 0
+        assert 0 < scalar(conn, due, ("defaultMidSourcingLog",)) <= orders.AFTER_RUN_SECONDS
+
+
 def test_sending_an_unprepared_delivery_begins_with_its_preparation(halves: LinkedHalves, ready: int) -> None:
     with halves.marketing.connection() as conn:
         conn.execute("update delivery set state = 0")

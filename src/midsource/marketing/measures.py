@@ -69,6 +69,9 @@ def pointers(conn: Connection, now: datetime) -> Iterator[Sample]:
     for account, stream, lane, reached in conn.execute("select account, stream, lane, reached_at from pointer"):
         lag = max(0.0, (now - reached).total_seconds())
         yield Sample("midsource_pointer_lag_seconds", lag, (account, stream, lane))
-    lost = conn.execute("select account, stream, sum(rows) from feed_loss where mended_at is null group by 1, 2")
+    lost = conn.execute(  # 0 where nothing was lost, so that no series comes and goes
+        "select p.account, p.stream, coalesce(sum(l.rows), 0) from pointer p left join feed_loss l "
+        "on l.account = p.account and l.stream = p.stream and l.mended_at is null where p.lane = 'backlog' group by 1, 2"
+    )
     for account, stream, rows in lost:
         yield Sample("midsource_feed_lost_messages", float(rows), (account, stream))

@@ -37,6 +37,14 @@ LOOK_AGAIN_SECONDS = 60.0
 """A start that waits for its contact date looks at least this often: the date or the order may change."""
 FOLLOWERS = ("defaultMidSourcingDlv", "defaultMidSourcingLog")
 """Run at once when a delivery starts: results are pulled while it runs, not an hour later."""
+AFTER_RUN_SECONDS = 10.0
+"""Where a follower's run is just under way it is woken this much later: a run that ends now has looked before the delivery
+started, and would absorb the wake; one that goes on for so long has seen it."""
+_WAKE = """
+update workflow w set next_at = least(next_at, now() + make_interval(secs => case when exists (
+    select from workflow_run r where r.workflow = w.name and r.finished_at is null) then %(after)s else 0 end))
+ where name = any(%(names)s)
+"""
 _chance: Callable[[], float] = random.random
 _PREPARED = frozenset(S) - {S.EDITED, S.TARGET_READY, S.PERSONALISATION, S.MESSAGE_FINALISED, S.PREPARATION_FAILED}
 _RUNNING = frozenset({S.START_PENDING, S.IN_PROGRESS, S.RETRY, S.PAUSE_REQUESTED, S.PAUSING, S.PAUSED})
@@ -197,7 +205,7 @@ def _confirmed(context: Context, delivery: Delivery, verb: str, answer: CommandA
         if verb == "stop":  # stored parts hold addresses and names, and are never sent again
             conn.execute("update upload_part set body = null where delivery_id = %s", (delivery.id,))
         if verb in ("start", "resume"):
-            conn.execute("update workflow set next_at = least(next_at, now()) where name = any(%s)", (list(FOLLOWERS),))
+            conn.execute(_WAKE, {"names": list(FOLLOWERS), "after": AFTER_RUN_SECONDS})
     context.say("info", f"{Method.COMMAND} {verb}: confirmed, the delivery is {S(answer.state).label}")
 
 
