@@ -118,3 +118,20 @@ def test_a_killed_run_that_hangs_in_a_living_process_blocks_no_other(
     following = ask(engine_db, "hung")
     eventually(lambda: run(engine_db, following).outcome == "finished", 40)
     assert run(engine_db, hanging).outcome == "aborted"
+
+
+def test_a_slice_whose_end_the_engine_could_not_record_blocks_no_other(
+    engine_db: Database, start_worker: Start, eventually: Eventually
+) -> None:
+    """The database went away between our record of the end and the engine's, whose process lives: it stays *pending* there."""
+    start_worker("w1")
+    register(engine_db, eventually)
+    ended = ask(engine_db, "short")
+    eventually(lambda: run(engine_db, ended).outcome == "finished")
+    name = f"workflow_run:{ended}:0"
+    with engine_db.connection() as conn:
+        recorded = "select count(*) from dbos.workflow_status where workflow_uuid = %s and status = 'SUCCESS'"
+        eventually(lambda: scalar(conn, recorded, (name,)) == 1)
+        conn.execute("update dbos.workflow_status set status = 'PENDING' where workflow_uuid = %s", (name,))
+    following = ask(engine_db, "short")
+    eventually(lambda: run(engine_db, following).outcome == "finished", 40)

@@ -8,8 +8,9 @@ connection gives it up by itself. Each turn (once a second, or at once when woke
    between the two hands over the same name again, which the queue ignores.
 3. *reaper*, every 10 s: what the engine holds for a life that does not beat any more goes back to the queue, also when the
    process was started again under its name; the slice of a run that was killed, or that does not leave after a stop, is
-   taken out of the queue; a slice that the engine ended without a result (the database was away when it
-   was to be recorded) is due again, and so are rows not beaten for long, whose slice is cancelled so that it blocks none.
+   taken out of the queue, and so is one that ended by our record and not by the engine's; a slice that the engine ended
+   without a result (the database was away when it was to be recorded) is due again, and so are rows not beaten for long,
+   whose slice is cancelled so that it blocks none.
 4. *partitions*, every 10 minutes: this month's and the next ones', the next days'.
 
 Nothing ends the loop, whatever a driver or the engine raises: a leader that ended would stop every workflow, unseen.
@@ -59,6 +60,17 @@ select s.workflow_uuid
    and (r.error_class = %s or r.finished_at < now() - make_interval(secs => %s))
  limit 100
 """
+RECORDING_SECONDS = 10
+"""From our record of a slice's end to the engine's: milliseconds. One that is missing after this never comes."""
+_UNRECORDED = " union all ".join(
+    f"select s.workflow_uuid from dbos.workflow_status s join {table} w on s.workflow_uuid like '{table}:%%' "  # noqa: S608 - literals
+    "and w.id::text = split_part(s.workflow_uuid, ':', 2) "
+    "where s.status = 'PENDING' and ((w.finished_at is null and w.slices > split_part(s.workflow_uuid, ':', 3)::int "
+    "and w.beat_at < now() - make_interval(secs => %(after)s)) or w.outcome <> 'aborted' and w.finished_at < now() - make_interval(secs => %(after)s))"
+    for table in ("job", "workflow_run")
+)
+"""Slices that ended by our record and go on by the engine's, because the database went away between the two: as long as
+its process lives, no other slice of the same key would begin. A stopped run is not among them: its slice may still end its page."""
 
 Enqueue = Callable[[Table, str, int, str], None]
 """``enqueue(table, id, slice, key)``: idempotent by (table, id, slice); never two of one key at once."""
@@ -168,6 +180,7 @@ class Leader:
             self._cancel(name)
         with self._database.connection() as conn:
             left = conn.execute(_LEFT_BEHIND, (admin.KILLED, LEAVING_SECONDS)).fetchall()
+            left += conn.execute(_UNRECORDED, {"after": RECORDING_SECONDS}).fetchall()
         for (name,) in left:
             log.warning("slice_left_behind", action="slice_left_behind", slice=name)
             self._cancel(name)
