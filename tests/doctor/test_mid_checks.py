@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from midsource.doctor.checks import CHECKS
+from midsource.mid import disk_budget
 from midsource.mid.journal import Journal
 from midsource.model.finding import Severity
 from midsource.model.ids import delivery_id
@@ -182,3 +183,14 @@ def test_results_that_are_never_acknowledged(mid: Patient) -> None:
     assert mid.see("feed.unacknowledged")[0].severity is Severity.ERROR
     mid.execute("insert into feed_ack (account_id, stream, seq) values (1, 'logs', 11)")
     assert mid.see("feed.unacknowledged") == []
+
+
+def test_a_disk_budget_that_is_nearly_or_all_spent(mid: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mid.see("feed.budget") == []
+    mid.execute("insert into option (name, value, modified_by) values ('NmsServer_DiskBudget', '1', 'tests')")
+    assert mid.see("feed.budget") == []
+    ((size,),) = mid.execute("select pg_database_size(current_database())")
+    for allowed, severity in ((size / 0.95, "warning"), (size // 2, "error")):
+        monkeypatch.setattr(disk_budget, "GB", int(allowed))
+        (found,) = mid.see("feed.budget")
+        assert found.severity == severity

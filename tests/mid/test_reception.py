@@ -10,9 +10,11 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from midsource.mid import counters, deliveries, orders, reception
+from midsource.mid import counters, deliveries, disk_budget, orders, reception
+from midsource.mid.options import TABLE
 from midsource.model.errors import Conflict, MidsourceError, NotFound, UserError
 from midsource.model.ids import delivery_id
+from midsource.model.options import DISK_BUDGET
 from midsource.store.database import scalar
 from midsource.testing.mid import MidDatabase
 from midsource.wire import rows as wire
@@ -285,3 +287,19 @@ def test_values_and_addresses_come_to_the_ledger_as_they_were_sent(sender: Sende
     with sender.mid.database.connection() as conn:
         found = conn.execute("select id, email, data from message order by id").fetchall()
     assert {id_: (email, msgspec.json.decode(data)) for id_, email, data in found} == wanted
+
+
+def test_a_spent_disk_budget_refuses_new_parts_and_answers_for_those_that_are_here(sender: Sender) -> None:
+    first = sender.put("1", lines([1]))
+    with sender.mid.database.transaction() as conn:
+        TABLE.set_value(conn, DISK_BUDGET, "1", by="alice", now=sender.mid.clock.now())
+    sender.put("2", lines([2]))  # a database of a few megabytes is within a gigabyte
+    with sender.mid.database.transaction() as conn:
+        size = scalar(conn, "select pg_database_size(current_database())")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk_budget, "GB", size // 2)  # the unit shrinks: a real gigabyte takes a minute to write
+        with pytest.raises(disk_budget.DiskBudgetSpent, match="its budget is"):
+            sender.put("3", lines([3]))
+        assert sender.put("1", lines([1])) == msgspec.structs.replace(first, repeated=True)
+        assert sender.finalise(lines([1, 2]), 2).agreed
+    assert sender.held() == [1, 2]

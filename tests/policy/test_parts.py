@@ -33,8 +33,10 @@ def test_one_row_refused_for_its_size_waits_instead_of_splitting_for_ever() -> N
     assert decide(1, 4, Failure(413, reached=False), 0.0) == Retry(after_seconds=8.0)
 
 
-@pytest.mark.parametrize("failure", [Failure(0, reached=False), Failure(429, reached=False)])
-def test_smaller_parts_do_not_help_when_nobody_is_there_or_the_mid_wants_rest(failure: Failure) -> None:
+@pytest.mark.parametrize(
+    "failure", [Failure(0, reached=False), Failure(429, reached=False), Failure(507, reached=True)]
+)
+def test_smaller_parts_do_not_help_when_nobody_is_there_or_the_mid_wants_rest_or_has_no_room(failure: Failure) -> None:
     assert isinstance(decide(2000, 1, failure, 0.0), Retry)
 
 

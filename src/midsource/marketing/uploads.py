@@ -1,7 +1,7 @@
 """Send the stored parts of one delivery to its mid, several at a time, for one slice.
 
 `policy.parts` decides what follows a failure; marketing/upload.py records it. After a failure that says that nobody is
-there, or that the mid wants to be left alone (429, 503), no further part is begun in this slice.
+there, or that the mid wants to be left alone (429, 503, 507), no further part is begun in this slice.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Uploads:
             self._size = min(self._size, rows)
         else:
             upload.put_off(self._context.database, part, step.after_seconds)
-        if not exc.reached or exc.status in (429, 503):
+        if not exc.reached or exc.status in (429, 503, 507):
             self._pause_seconds = step.after_seconds
         self._tell(part, exc, attempt, link_journal.in_seconds(step.after_seconds, rows if rows < part.rows else None))
         return 0

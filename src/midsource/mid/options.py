@@ -6,6 +6,7 @@ from midsource.model.options import (
     AUDIT_DELAY,
     BROAD_LOG_DELAY,
     DELIVERY_DELAY,
+    DISK_BUDGET,
     MID_OPTIONS,
     OUTCOME_DELAY,
     PAUSED_PERIOD,
@@ -16,9 +17,11 @@ from midsource.store.maintenance import settings
 from midsource.store.options import KEPT_SECONDS, PAUSED_SECONDS, OptionTable
 
 _NAMES = (BROAD_LOG_DELAY, OUTCOME_DELAY, UNPULLED_DELAY, DELIVERY_DELAY, WORKFLOW_DELAY, AUDIT_DELAY)
+MAX_DISK_GB = 1_000_000
+"""A petabyte: no database of ours is larger."""
 TABLE = OptionTable(
     MID_OPTIONS,
-    counts={},
+    counts={DISK_BUDGET: (0, MAX_DISK_GB)},
     delays=dict.fromkeys(_NAMES, KEPT_SECONDS) | {PAUSED_PERIOD: PAUSED_SECONDS},
     forms=settings.FORMS,
 )

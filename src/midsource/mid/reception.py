@@ -22,7 +22,7 @@ from datetime import datetime
 import msgspec
 from psycopg import errors as pg
 
-from midsource.mid import counters, deliveries
+from midsource.mid import counters, deliveries, disk_budget
 from midsource.mid.deliveries import Delivery
 from midsource.model.address import AddressProblem, EmailAddress
 from midsource.model.delivery import DeliveryEvent, DeliveryState
@@ -78,7 +78,7 @@ def put_part(
     """Take the part ``part`` with the lines ``raw``; durable on return. The same content again gets the first answer.
 
     Raises UserError (hash does not fit: cut on the way), PartTooLarge, NotFound (no such delivery), Conflict (other
-    content under this number, a split part beside its whole, a delivery that is closed), StorageFull.
+    content under this number, a split part beside its whole, a delivery that is closed), StorageFull, DiskBudgetSpent.
     """
     if len(raw) > MAX_PART_RAW_BYTES:
         raise PartTooLarge(f"part {part} has {len(raw)} bytes, more than {MAX_PART_RAW_BYTES}", "send smaller parts")
@@ -204,6 +204,7 @@ def _store(
             f"delivery {delivery_id} is {delivery.state.label} and takes no more parts",
             "prepare a new delivery for more",
         )
+    disk_budget.require(conn)
     here = _known(conn, delivery, read.rows)
     taken = [row for row in read.rows if row.id not in here]
     refused = [*read.refused, *(RefusedRow(id=id_, why="its id came in another part") for id_ in sorted(here))]

@@ -41,6 +41,7 @@ OUTCOME_DELAY = "NmsCleanup_OutcomePurgeDelay"
 UNPULLED_DELAY = "NmsCleanup_UnpulledPurgeDelay"
 DELIVERY_DELAY = "NmsCleanup_DeliveryPurgeDelay"
 PAUSED_PERIOD = "NmsServer_PausedWorkflowPeriod"
+DISK_BUDGET = "NmsServer_DiskBudget"
 
 WORKFLOW_OPTIONS = (
     Option(
@@ -96,6 +97,7 @@ MID_OPTIONS = (
     Option(OUTCOME_DELAY, "14d", "d", "how long results are kept that every account has pulled"),
     Option(UNPULLED_DELAY, "60d", "d", "how long results are kept that an account has not pulled"),
     Option(DELIVERY_DELAY, "180d", "d", "how long counters of deliveries are kept whose ledger is gone"),
+    Option(DISK_BUDGET, "0", "GB", "how large the database may grow before no new parts are taken; 0: as the disk is"),
     *_CLEANUP,
     *_MAINTENANCE,
     *WORKFLOW_OPTIONS,

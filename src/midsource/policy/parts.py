@@ -2,8 +2,8 @@
 
 Pure. A refusal for size (413) is decided by the mid before it reads, so the part is split without asking. After a 408, a
 5xx, a time-out or a cut the mid may have committed although no answer came: the part is split only when the mid says that
-it does not hold it. Where nothing can have arrived (connection refused, no such host) or the mid asks to wait (429),
-smaller parts do not help: the same part goes again later.
+it does not hold it. Where nothing can have arrived (connection refused, no such host), the mid asks to wait (429)
+or has no room (507), smaller parts do not help: the same part goes again later.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def decide(rows: int, attempt: int, failure: Failure, chance: float) -> Step:
     pause = pause_seconds(attempt, failure.retry_after_seconds, chance)
     if failure.status == 413:
         return Split(rows=(rows + 1) // 2, after_seconds=0.0) if rows > 1 else Retry(pause)
-    if not failure.reached or failure.status == 429 or rows <= MIN_ROWS:
+    if not failure.reached or failure.status in (429, 507) or rows <= MIN_ROWS:
         return Retry(pause)
     return AskThenSplit(rows=max(MIN_ROWS, (rows + 1) // 2), after_seconds=pause)
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from midsource.doctor.check import MID, Check
 from midsource.doctor.facts import Facts
+from midsource.mid import disk_budget
 from midsource.model.finding import Seen, Severity, age
 from midsource.store.database import Connection
 
@@ -18,6 +19,8 @@ UNASKED = {"deliveries": timedelta(minutes=40), "logs": timedelta(hours=3, minut
 UNACKNOWLEDGED_FOR = timedelta(days=3)
 KEPT = timedelta(days=60)
 """What is never pulled is kept so long."""
+NEARLY_SPENT = 0.9
+"""Of the disk budget: a tenth of it are days, where mail is sent at a steady pace."""
 
 
 def unnumbered(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
@@ -91,9 +94,26 @@ def unacknowledged(conn: Connection, _facts: Facts, now: datetime) -> Iterator[S
         )
 
 
+def budget(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """The disk budget of this mid: nine tenths used, an error when it is spent and no new parts are taken."""
+    found = disk_budget.read(conn)
+    if found is None or found.share < NEARLY_SPENT:
+        return
+    spent = found.share >= 1
+    yield Seen(
+        Severity.ERROR if spent else Severity.WARNING,
+        evidence=f"The database has {found.used / 1e9:.1f} GB of the {found.allowed / 1e9:.0f} GB it may have ({found.share:.0%}).",
+        cause="New parts are refused (HTTP 507) so that results find room; what was taken is sent."
+        if spent
+        else "When it is spent, new parts are refused (HTTP 507) so that results find room.",
+        remedy="`midsource cleanup --dry-run` on this mid says what may go; else raise NmsServer_DiskBudget.",
+    )
+
+
 CHECKS = (
     Check("feed.unnumbered", unnumbered, MID, Severity.WARNING, ("F32", "F33"), "See that the marketing side reads."),
     Check("feed.unfolded", unfolded, MID, Severity.WARNING, ("F131",), "Let the doctor fold them."),
     Check("feed.unasked", unasked, MID, Severity.ERROR, ("F31", "F32", "F33"), "Start the sync workflows on the marketing side."),
     Check("feed.unacknowledged", unacknowledged, MID, Severity.ERROR, ("F30", "F33"), "See that the marketing side reads; switch off what is gone."),
+    Check("feed.budget", budget, MID, Severity.ERROR, ("F25", "F26"), "Clean up, or raise the budget."),
 )  # fmt: skip
