@@ -1,6 +1,6 @@
 """The steps of `cleanup` on a marketing instance, in the order in which they depend on each other.
 
-Delivery logs go by whole months (marketing/cleanup_logs.py), expired deliveries are closed first (marketing/expiry.py).
+Delivery logs go by whole months (marketing/cleanup_logs.py, store/months.py), expired deliveries are closed first (marketing/expiry.py).
 Figures stay: totals of a delivery are not counted in its log rows once these are gone.
 """
 
