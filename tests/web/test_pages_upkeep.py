@@ -194,7 +194,7 @@ def test_cleanup_counts_when_asked_and_runs_one_step(console: Console, browser: 
     assert "not counted" not in seen(browser.get("/cleanup/forecast"))
     assert audited(console) == []
     assert "A run is asked for." in seen(post(browser, "/cleanup/run", step="audit"))
-    assert audited(console) == [("workflow.run", "cleanup")]
+    assert audited(console) == [("workflow.run-now", "cleanup")]
     with console.database.connection() as conn:
         assert scalar(conn, "select step from cleanup_ask") == "audit"
 

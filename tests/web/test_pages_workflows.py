@@ -118,7 +118,7 @@ def test_a_kill_asks_first_and_is_audited(console: Console, browser: httpx2.Clie
     assert "Kill" in seen(browser.get(path))
     assert re.search(r"Run \d+ is not finished", seen(browser.get(f"{path}/kill")))
     assert "It is killed" in seen(post(browser, f"{path}/kill"))
-    assert audited(console) == [("workflow.run", COUNTERS), ("workflow.kill", COUNTERS)]
+    assert audited(console) == [("workflow.run-now", COUNTERS), ("workflow.kill", COUNTERS)]
     with console.database.connection() as conn:
         ended = scalar(
             conn, "select outcome from workflow_run where workflow = %s order by id desc limit 1", (COUNTERS,)

@@ -39,7 +39,7 @@ def cleanup(
         who = asking.visitor()
         with opened.database.transaction() as conn:
             run_id = workflow.ask(conn, opened.instance.role, who.name, step)
-            audit.record(conn, who, "workflow.run", workflow.NAME, run=run_id, step=step)
+            audit.record(conn, who, "workflow.run-now", workflow.NAME, run=run_id, step=step)
         report_run(opened, run_id, wait=wait, json=json)
 
 

@@ -129,7 +129,7 @@ def run_now(ctx: typer.Context, name: Name, wait: Wait = False, json: Json = Fal
         with opened.database.transaction() as conn:
             who = asking.visitor()
             run_id = admin.run_now(conn, name, who.name)
-            audit.record(conn, who, "workflow.run", name, run=run_id)
+            audit.record(conn, who, "workflow.run-now", name, run=run_id)
         report_run(opened, run_id, wait=wait, json=json)
 
 

@@ -43,7 +43,7 @@ def router(api: Api) -> APIRouter:
     @made.delete("/recipients/of-address", dependencies=[ADMINISTER], responses=CONFLICT)
     def erase_recipients(email: Email, visitor: Caller) -> shapes.Erased:
         """Erase everybody who has this address: the person goes, delivery logs keep their row without the address."""
-        with api.change(visitor, "recipients.erase") as conn:
+        with api.change(visitor, "recipient.erase") as conn:
             return shapes.Erased.model_validate(recipients.erase(conn, email))
 
     @made.get("/segments", dependencies=[SEE])

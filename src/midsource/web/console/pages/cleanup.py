@@ -137,4 +137,4 @@ def _count(frame: Frame, database: Database, only: str) -> dict[str, Removable]:
 def _run(conn: Connection, frame: Frame, visitor: Visitor, step: str) -> None:
     need_worker(conn, frame)
     run = cleanup.ask(conn, frame.instance.role, visitor.name, step)
-    audit.record(conn, visitor, "workflow.run", cleanup.NAME, run=run, step=step)
+    audit.record(conn, visitor, "workflow.run-now", cleanup.NAME, run=run, step=step)
