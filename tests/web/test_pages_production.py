@@ -164,14 +164,14 @@ def test_orders_do_what_the_command_line_does_and_are_audited(filled: Stage, bro
     path = "/workflows/nightly"
     assert "It is paused" in seen(post(browser, f"{path}/pause"))
     assert "paused" in seen(browser.get("/workflows"))
-    assert post(browser, f"{path}/run").status_code == 409, "a paused one is not run"
+    assert post(browser, f"{path}/run-now").status_code == 409, "a paused one is not run"
     assert "back on its schedule" in seen(post(browser, f"{path}/start"))
-    assert "A run is asked for" in seen(post(browser, f"{path}/run"))
+    assert "A run is asked for" in seen(post(browser, f"{path}/run-now"))
     asked = seen(browser.get(f"{path}/stop"))
     assert re.search(r"Run \d+ is not finished: 0 rows read, 0 written so far", asked)
     assert "It is stopped" in seen(post(browser, f"{path}/stop"))
     assert "It is restarted" in seen(post(browser, f"{path}/restart"))
-    assert audited(filled) == [(f"workflow.{verb}", "nightly") for verb in ("pause", "start", "run", "stop", "restart")]
+    assert audited(filled) == [(f"workflow.{verb}", "nightly") for verb in ("pause", "start", "run-now", "stop", "restart")]
     with filled.halves.marketing.connection() as conn:
         by = scalar(conn, "select asked_by from workflow_run where workflow = 'nightly' and finished_at is null")
     assert by == "home"
@@ -180,13 +180,13 @@ def test_orders_do_what_the_command_line_does_and_are_audited(filled: Stage, bro
 def test_an_order_nobody_would_carry_out_is_refused(filled: Stage, browser: httpx2.Client) -> None:
     with filled.halves.marketing.transaction() as conn:
         conn.execute("delete from process")
-    refused = post(browser, "/workflows/nightly/run")
+    refused = post(browser, "/workflows/nightly/run-now")
     assert refused.status_code == 409
     assert "no worker of marketing is alive" in refused.text
     assert "No worker is alive" in seen(browser.get("/workflows"))
     assert post(browser, "/workflows/nothing/pause").status_code == 404
     assert post(browser, "/workflows/nightly/explode").status_code == 404
-    assert browser.get("/workflows/nightly/run").url.path == "/workflows/nightly", "a reload leads back"
+    assert browser.get("/workflows/nightly/run-now").url.path == "/workflows/nightly", "a reload leads back"
     assert audited(filled) == []
 
 

@@ -114,7 +114,7 @@ def test_a_restart_says_what_it_does_and_what_it_leaves_then_does_exactly_that(
 def test_a_kill_asks_first_and_is_audited(console: Console, browser: httpx2.Client) -> None:
     path = f"/workflows/{COUNTERS}"
     assert "Kill" not in seen(browser.get(path)), "nothing runs"
-    assert post(browser, f"{path}/run").status_code == 200
+    assert post(browser, f"{path}/run-now").status_code == 200
     assert "Kill" in seen(browser.get(path))
     assert re.search(r"Run \d+ is not finished", seen(browser.get(f"{path}/kill")))
     assert "It is killed" in seen(post(browser, f"{path}/kill"))

@@ -64,7 +64,7 @@ class Line:
         state = self.summary.row.state
         on_schedule = state.is_on_schedule
         match verb:
-            case "run":
+            case "run-now":
                 return on_schedule
             case "start":
                 return not on_schedule and next_state(state, WorkflowEvent.START) is not None

@@ -3,7 +3,7 @@
 GET  /workflows                  all of this instance; ``journal=NAME`` opens the journal of one in its place
 GET  /workflows/{name}           one; older runs ``run=ID``, older lines ``line=ID``
 GET  /workflows/{name}/stop      what stopping means, before it is done; /kill likewise
-POST /workflows/{name}/{verb}    run, start, pause, stop, kill, restart; a GET (a reload of a refusal) leads back to the page
+POST /workflows/{name}/{verb}    run-now, start, pause, stop, kill, restart; a GET (a reload of a refusal) leads back to the page
 
 Orders are the functions of the command line (engine/admin.py), each in one transaction with its row in the audit. Restarts of
 several: workflow_restart.py; schedules: workflow_schedule.py; who ran beside whom: concurrency.py.
@@ -29,8 +29,8 @@ from midsource.web.console.pages import workflow_view
 from midsource.web.routing import Action, Form, Page, visitor_of
 
 HERE = "workflows"
-VERBS = ("run", "start", "pause", "stop", "kill", "restart")
-NEED_A_WORKER = frozenset({"run", "restart"})
+VERBS = ("run-now", "start", "pause", "stop", "kill", "restart")
+NEED_A_WORKER = frozenset({"run-now", "restart"})
 
 
 def routes(frame: Frame) -> list[BaseRoute]:
@@ -92,7 +92,7 @@ async def _story(frame: Frame, request: Request) -> workflow_view.Story:
 def _done(name: str, verb: str) -> Response:
     path = f"/workflows/{name}"
     match verb:
-        case "run":
+        case "run-now":
             return done(path, "workflow_run")
         case "start":
             return done(path, "workflow_start")
@@ -127,7 +127,7 @@ def _carry_out(conn: Connection, *, frame: Frame, visitor: Visitor, name: str, v
     if verb in NEED_A_WORKER:
         need_worker(conn, frame)
     match verb:
-        case "run":
+        case "run-now":
             admin.run_now(conn, name, visitor.name)
         case "start":
             admin.start(conn, name, frame.clock.now())
