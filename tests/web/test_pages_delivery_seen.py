@@ -10,16 +10,18 @@ from tests.web.console_axe import violations
 from tests.web.console_looks import faults, walk
 from tests.web.console_scene import Scene, fill
 from tests.web.console_served import Console
-from tests.web.console_window import signed_in
+from tests.web.console_window import PATIENCE_MS, signed_in
 
 from midsource.net.clock import SystemClock
 from midsource.store.database import scalar
 from midsource.web.console.catalogue import texts
+from midsource.web.console.frame import REFRESH_SECONDS
 
 PATHS = (
     "/deliveries?label=news", "/deliveries/{running}", "/deliveries/{broken}", "/deliveries/{running}/log?state=2",
     "/deliveries/{cut}/trail", "/deliveries/{running}/messages/53", "/deliveries/{running}/stop", "/deliveries/{edited}/send",
 )  # fmt: skip
+REFRESHED_MS = REFRESH_SECONDS * 1_000 + PATIENCE_MS
 LANGUAGE = {320: "fr", 768: "pt", 1280: "en"}
 """Each width in one language: the longest words on the narrowest screens."""
 
@@ -99,4 +101,23 @@ def test_the_log_is_downloaded_as_csv(stage: Stage, chromium: Browser) -> None:
     lines = download.value.path().read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("id,email,status,state")
     assert {line.split(",")[3] for line in lines[1:]} == {"uncertain"}
+    page.context.close()
+
+
+def test_what_was_unfolded_stays_unfolded_when_the_figures_are_refreshed(stage: Stage, chromium: Browser) -> None:
+    number, page, words = stage.scene.running, signed_in(chromium, stage.console, 768), texts("en")
+    with stage.console.database.transaction() as conn:
+        conn.execute("insert into delivery_stat_read (delivery_id, read_at, domains) values (%s, now(), 1)", (number,))
+        conn.execute(
+            "insert into delivery_stat (delivery_id, domain, state, reason, n) values (%s, 'd.test', 1, 0, 3)",
+            (number,),
+        )
+    page.goto(stage.address("/deliveries/{running}", "en"))
+    fold = page.locator("#live details", has=page.get_by_text(words["compared.by_domain"]))
+    fold.locator("summary").click()
+    first = fold.element_handle()
+    assert first is not None
+    page.wait_for_function("gone => !gone.isConnected", arg=first, timeout=REFRESHED_MS)
+    expect(fold.locator("table")).to_be_visible()
+    expect(fold.locator("summary")).to_be_focused()
     page.context.close()

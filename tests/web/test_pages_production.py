@@ -171,7 +171,9 @@ def test_orders_do_what_the_command_line_does_and_are_audited(filled: Stage, bro
     assert re.search(r"Run \d+ is not finished: 0 rows read, 0 written so far", asked)
     assert "It is stopped" in seen(post(browser, f"{path}/stop"))
     assert "It is restarted" in seen(post(browser, f"{path}/restart"))
-    assert audited(filled) == [(f"workflow.{verb}", "nightly") for verb in ("pause", "start", "run-now", "stop", "restart")]
+    assert audited(filled) == [
+        (f"workflow.{verb}", "nightly") for verb in ("pause", "start", "run-now", "stop", "restart")
+    ]
     with filled.halves.marketing.connection() as conn:
         by = scalar(conn, "select asked_by from workflow_run where workflow = 'nightly' and finished_at is null")
     assert by == "home"
