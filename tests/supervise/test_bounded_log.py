@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -35,3 +36,25 @@ def test_a_full_disk_drops_lines_and_nothing_else() -> None:
     log = BoundedLog(Path("/dev/full"))
     log.write(b"lost\n")
     log.close()
+
+
+def test_a_log_that_somebody_took_away_begins_anew(tmp_path: Path) -> None:
+    log = BoundedLog(tmp_path / "deep" / "web.log", limit_bytes=25)
+    log.write(b"taken away\n")
+    shutil.move(tmp_path / "deep", tmp_path / "archive")
+    log.write(b"no room for this\n")
+    log.close()
+    assert (tmp_path / "archive" / "web.log").read_bytes() == b"taken away\n"
+    assert (tmp_path / "deep" / "web.log").read_bytes() == b"no room for this\n"
+
+
+def test_a_folder_that_cannot_take_a_new_file_drops_lines_until_it_can(tmp_path: Path) -> None:
+    log = BoundedLog(tmp_path / "deep" / "web.log", limit_bytes=25)
+    log.write(b"0123456789012345678901234\n")
+    shutil.rmtree(tmp_path / "deep")
+    (tmp_path / "deep").write_text("a file where the folder was")
+    log.write(b"dropped\n")
+    (tmp_path / "deep").unlink()
+    log.write(b"kept\n")
+    log.close()
+    assert (tmp_path / "deep" / "web.log").read_bytes() == b"kept\n"

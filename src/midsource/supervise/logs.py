@@ -7,6 +7,7 @@ before). Nothing is flushed to the disk on purpose: a log is not a ledger.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -23,13 +24,13 @@ class BoundedLog:
         self._size = os.fstat(self._descriptor).st_size
 
     def write(self, data: bytes) -> None:
-        """Append ``data``; rotates first when the file would pass its limit."""
-        if self._size and self._size + len(data) > self._limit:
-            self._rotate()
+        """Append ``data``; rotates first when the file would pass its limit. Never raises: what cannot be written is dropped."""
         try:
+            if self._size and self._size + len(data) > self._limit:
+                self._rotate()
             self._size += os.write(self._descriptor, data)
         except OSError:
-            # No space left, or quota: the supervised process matters more than its log.
+            # No space left, quota, a folder that was closed: the supervised process matters more than its log.
             return
 
     def close(self) -> None:
@@ -41,7 +42,9 @@ class BoundedLog:
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def _rotate(self) -> None:
-        self.path.replace(self.path.with_name(self.path.name + ".1"))
+        with contextlib.suppress(FileNotFoundError):  # somebody moved it away: what was written is theirs
+            self.path.replace(self.path.with_name(self.path.name + ".1"))
+        fresh = self._open()
         os.close(self._descriptor)
-        self._descriptor = self._open()
+        self._descriptor = fresh
         self._size = 0
