@@ -92,3 +92,29 @@ def test_the_mid_is_never_told_of_more_than_is_written_here(halves: LinkedHalves
     assert all(told <= written for told, written in seen)
     assert max(told for told, _ in seen) > 0
     assert halves.same_on_both_sides(number)
+
+
+def test_what_came_after_a_page_was_asked_for_ahead_is_still_read(halves: LinkedHalves) -> None:
+    """The delivery ends between the two: its log stood still until the next hour, met after a kill on a busy machine."""
+    number = halves.prepared(1000, part_rows=1000)
+    halves.run(handover.hand_over, number)
+    for first in range(1, 601, 100):
+        halves.sent(number, range(first, first + 100))
+    with halves.marketing.connection() as conn:
+        conn.execute("update pointer set page_rows = 300, page_ceiling = 300 where stream = 'logs'")
+    came = threading.Event()
+
+    def last_results_come() -> None:
+        """As the second page is about to be taken: the mid answered it while the first was written."""
+        with halves.marketing.connection() as conn:
+            written = scalar(conn, "select count(*) from broad_log where delivery_id = %s and state = 1", (number,))
+        if written == 300 and not came.is_set():
+            threading.Event().wait(0.5)  # the call that was begun with the first page ends within milliseconds
+            for first in range(601, 1001, 100):
+                halves.sent(number, range(first, first + 100))
+            came.set()
+
+    halves.beat = last_results_come
+    halves.run(lambda context: sync.pull(context, "logs"))
+    assert came.is_set()
+    assert halves.same_on_both_sides(number)

@@ -100,6 +100,7 @@ class FeedReader:
         self._lanes = self._open()
         self._ahead = ReadAhead(client.feed_logs if stream == "logs" else client.feed_deliveries, context.clock)
         self._recent_at = 0.0  # boot time from which the recent lane is due
+        self._asked_at = 0.0  # boot time at which the last page was asked for
         self._failed = 0
         self._rewinds = 0
         self._generation: str | None = None  # of the mid, as its last page said
@@ -117,7 +118,8 @@ class FeedReader:
         more, activity, answered, asked = True, "idle", False, 0.0
         while self._pages < self._most_pages and self._context.clock.boot_seconds() < self._deadline:
             self._context.beat()
-            # Looked at before the page: once nothing runs, one more page is read, which holds the last results.
+            # Looked at before the page: once nothing runs, one more page is asked for, which holds the last results.
+            looked = self._context.clock.boot_seconds()
             activity = activity_of(self._context, self._account)
             lane = self._next_lane()
             waits = lane.is_backlog and not more and activity == "busy"
@@ -131,7 +133,8 @@ class FeedReader:
             if not lane.is_backlog:
                 self._recent_at = 0.0 if page.head.more else self._context.clock.boot_seconds() + RECENT_EVERY_SECONDS
                 continue
-            more = page.head.more
+            # A page that was asked for ahead, before the look, may lack what came between the two.
+            more = page.head.more or self._asked_at < looked
             self._note_lag(page)
             if not more and self._lanes.recent is not None:
                 self._recent_at = 0.0  # both lanes are at the end: one look at the recent one lets them meet
@@ -191,7 +194,7 @@ class FeedReader:
             asked = self._ahead.take(lane.cursor) or self._ahead.ask(
                 after=lane.cursor, since=since, limit=lane.window.rows, wait=wait
             )
-            answer = asked.answer
+            answer, self._asked_at = asked.answer, asked.at
             if isinstance(answer, Rewound):
                 self._rewound(lane, answer)
                 return None

@@ -22,10 +22,11 @@ Answer: TypeAlias = LogPage | DeliveryPage | Rewound | GoneBefore
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An answer and the seconds it took."""
+    """An answer, the seconds it took, and the boot time at which it was asked for: what came later is not in it."""
 
     answer: Answer
     seconds: float
+    at: float
 
 
 class ReadAhead:
@@ -70,4 +71,4 @@ class ReadAhead:
 
     def _ask(self, **wanted: object) -> Asked:
         began = self._clock.boot_seconds()
-        return Asked(self._feed(**wanted), self._clock.boot_seconds() - began)
+        return Asked(self._feed(**wanted), self._clock.boot_seconds() - began, began)
