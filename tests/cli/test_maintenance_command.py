@@ -63,7 +63,7 @@ def test_status_exits_3_when_something_does_not_wait(told: Told) -> None:
         conn.execute("insert into ids default values")
     said = told("maintenance", "status", code=3)
     assert "now" in said
-    assert "93 % used: 2 000 000 000 of 2 147 483 647" in said
+    assert "93 % of its numbers are used: 2 000 000 000 of 2 147 483 647" in said
 
 
 def test_print_sql_prints_what_would_be_executed_and_does_nothing(told: Told) -> None:

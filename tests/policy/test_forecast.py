@@ -14,7 +14,7 @@ def days(*values: int, most: int | None = None) -> list[Sample]:
 def test_a_number_that_grows_says_when_it_is_used_up_and_by_what_pace() -> None:
     found = forecast("number", "job.id", days(100, 200, 300, 400, most=1_000))
     assert (found.per_day, found.days_left) == (100, 6)
-    assert found.sentence == "400 now, +100 a day at the pace of the last 3 days: it is used up on 2026-03-10"
+    assert found.sentence == "400 now, +100 a day at the pace of the last 3 days; it is used up on 2026-03-10"
 
 
 def test_a_disk_that_fills_says_when_nothing_is_free() -> None:

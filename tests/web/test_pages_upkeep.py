@@ -148,7 +148,7 @@ def test_findings_stand_worst_first_and_are_mended_and_muted(console: Console, b
         late = scalar(conn, "select id from finding where check_name = 'workflow.late'")
         full = scalar(conn, "select id from finding where check_name = 'disk.space'")
     shown = seen(browser.get(f"/findings/{late}"))
-    assert "Mending it would restart reconcile" in shown
+    assert "Mending it would restart the workflow reconcile" in shown
     assert audited(console) == [], "looking mends nothing"
     assert "It is done." in seen(post(browser, f"/findings/{late}/heal"))
     assert "Not now: done 1 times within a day" in seen(browser.get(f"/findings/{late}"))

@@ -136,8 +136,8 @@ def _run(check: Check, database: Database, facts: Facts, now: datetime) -> list[
     if len(seen) <= MOST_OF_A_CHECK:
         return seen
     last = seen[MOST_OF_A_CHECK - 1]
-    more = f"{last.evidence} And {len(seen) - MOST_OF_A_CHECK} more like this."
-    return [*seen[: MOST_OF_A_CHECK - 1], replace(last, evidence=more)]
+    more = len(seen) - MOST_OF_A_CHECK
+    return [*seen[: MOST_OF_A_CHECK - 1], replace(last, evidence=f"{last.evidence} And {more} more like this.")]
 
 
 def _failed(check: Check, exc: Exception) -> Seen:

@@ -246,9 +246,9 @@ _NOTHING = "it only did what was due"
 TREATMENTS: Mapping[str, Treatment] = {
     one.check: one
     for one in (
-        Treatment("workflow.failed", "restart {subject}", restart, is_safe=False, final=_RUN),
-        Treatment("workflow.late", "restart {subject}", restart, is_safe=True, final=_RUN),
-        Treatment("workflow.never", "restart {subject}", restart, is_safe=True, final=_RUN),
+        Treatment("workflow.failed", "restart the workflow {subject}", restart, is_safe=False, final=_RUN),
+        Treatment("workflow.late", "restart the workflow {subject}", restart, is_safe=True, final=_RUN),
+        Treatment("workflow.never", "restart the workflow {subject}", restart, is_safe=True, final=_RUN),
         Treatment("pointer.stuck", "restart the workflow that moves {subject}", restart, is_safe=False, final=_RUN),
         Treatment("pointer.missing", "make {subject} before the oldest result not pulled", make_pointer, is_safe=True, final=_NOTHING),
         Treatment("pointer.option", "let {subject} show its pointer again", show_option, is_safe=False, undo=write_option_back),

@@ -100,6 +100,8 @@ def candidates(
 def _held(row: WorkflowRow) -> str:
     if row.state is WorkflowState.EDITED:
         return "never started"
-    word = "paused" if row.state is WorkflowState.PAUSED else "stopped"
-    since = f" since {row.held_at:%Y-%m-%d %H:%M} UTC" if row.held_at else ""
-    return f"{word} by {row.held_by or admin.OPERATOR}{since}" + ("; it had failed before" if row.failed else "")
+    who = row.held_by or admin.OPERATOR
+    since = f"{row.held_at:%Y-%m-%d %H:%M} UTC" if row.held_at else "an unknown time"
+    is_paused = row.state is WorkflowState.PAUSED
+    held = f"paused by {who} since {since}" if is_paused else f"stopped by {who} since {since}"
+    return f"{held}; it had failed before" if row.failed else held

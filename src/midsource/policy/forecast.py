@@ -60,8 +60,9 @@ def forecast(kind: str, name: str, samples: Sequence[Sample]) -> Forecast:
     if left is None or left > FARTHEST_DAYS:
         return Forecast(kind, name, last.value, last.most, pace, None, None, at_pace)
     full_at = last.at + timedelta(days=left)
-    end = "nothing is free" if kind == "disk free" else "it is used up"
-    return Forecast(kind, name, last.value, last.most, pace, left, full_at, f"{at_pace}: {end} on {full_at:%Y-%m-%d}")
+    day = f"{full_at:%Y-%m-%d}"
+    end = f"nothing is free on {day}" if kind == "disk free" else f"it is used up on {day}"
+    return Forecast(kind, name, last.value, last.most, pace, left, full_at, f"{at_pace}; {end}")
 
 
 def _left(kind: str, last: Sample, pace: float) -> float | None:

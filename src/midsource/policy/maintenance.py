@@ -217,9 +217,13 @@ def _parent(table: TableMeasure, measures: Measures, size_of_children: int) -> S
     since = measures.at - table.analyzed_at if table.analyzed_at is not None else None
     if since is not None and since < timedelta(days=PARENT_DAYS):
         return None
-    what = "were never taken" if since is None else f"are {spoken(since.total_seconds())} old"
     read = min(size_of_children, ANALYZE_BYTES)
-    reason = f"statistics over all partitions {what}, and autovacuum does not take them"
+    if since is None:
+        reason = "statistics over all partitions were never taken, and autovacuum does not take them"
+    else:
+        reason = (
+            f"statistics over all partitions are {spoken(since.total_seconds())} old, and autovacuum does not take them"
+        )
     return Step(Act.ANALYZE, table.name, table.name, reason, read, 0, only=measures.server.version >= 18)
 
 
@@ -255,8 +259,9 @@ def _of_indexes(measures: Measures, tables: Mapping[str, TableMeasure]) -> list[
             continue
         wasted = waste(index, table)
         if index.is_valid and wasted is not None and wasted >= MIN_BYTES and wasted >= WASTE_SHARE * index.bytes:
-            outgrown = f", and larger than its table ({size(table.bytes)})" if index.bytes > table.bytes else ""
-            reason = f"{percent(wasted / index.bytes)} of its {size(index.bytes)} is not needed{outgrown}"
+            reason = f"{percent(wasted / index.bytes)} of its {size(index.bytes)} is not needed"
+            if index.bytes > table.bytes:
+                reason = f"{reason}, and it is larger than its table ({size(table.bytes)})"
             found.append(_reindex(index, table, reason))
     return found
 

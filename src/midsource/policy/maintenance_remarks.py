@@ -116,13 +116,13 @@ def _autovacuum(measures: Measures) -> Iterable[Remark]:
     if not measures.server.autovacuum_on:
         yield Remark(
             Level.NOW, "autovacuum", "autovacuum", "it is off for the whole server", "dead rows gather in every table",
-            "set autovacuum = on", 1e18,
+            "`set autovacuum = on`", 1e18,
         )  # fmt: skip
     for table in measures.tables:
         if not table.has_autovacuum and measures.server.autovacuum_on and not table.is_partitioned:
             yield Remark(
                 Level.SOON, "autovacuum", table.name, "it is off for this table", "dead rows gather until the weekly run",
-                f"alter table {table.name} reset (autovacuum_enabled)", float(table.bytes),
+                f"`alter table {table.name} reset (autovacuum_enabled)`", float(table.bytes),
             )  # fmt: skip
         if table.dead > table.vacuum_threshold and table.bytes >= MIN_BYTES:
             times = table.dead / max(1.0, table.vacuum_threshold)
@@ -170,12 +170,13 @@ def _indexes(measures: Measures, tables: dict[str, TableMeasure]) -> Iterable[Re
 
 
 def _unused(index: IndexMeasure, since: datetime | None, age: timedelta | None) -> Remark:
-    counted = (
-        f"since {since:%Y-%m-%d} ({spoken(age.total_seconds())})" if since and age else "since the database was made"
-    )
-    last = f"; last read {index.scanned_at:%Y-%m-%d}" if index.scanned_at else ""
+    if since and age:
+        wrong = f"not read once in {spoken(age.total_seconds())}, since {since:%Y-%m-%d}"
+    else:
+        wrong = "not read once since the database was made"
     return Remark(
-        Level.NOTE, "unused index", index.name, f"not read once {counted}{last}",
+        Level.NOTE, "unused index", index.name,
+        f"{wrong}; last read {index.scanned_at:%Y-%m-%d}" if index.scanned_at else wrong,
         f"{size(index.bytes)}, and a write for each row of {index.table}",
         "look whether a monthly report reads it before you drop it", float(index.bytes),
     )  # fmt: skip
@@ -183,7 +184,7 @@ def _unused(index: IndexMeasure, since: datetime | None, age: timedelta | None) 
 
 def _scans(measures: Measures) -> Iterable[Remark]:
     since = measures.server.stats_since
-    counted = f"since {since:%Y-%m-%d %H:%M}" if since else "since the database was made"
+    begin = f"{since:%Y-%m-%d %H:%M}" if since else "the database was made"
     for table in measures.tables:
         all_scans = table.sequential_scans + table.index_scans
         if table.bytes < SCANS_BYTES or table.sequential_scans < SCANS or rows_of(table) <= 0:
@@ -193,8 +194,8 @@ def _scans(measures: Measures) -> Iterable[Remark]:
         read = table.sequential_rows / table.sequential_scans
         yield Remark(
             Level.NOTE, "missing index", table.name,
-            f"read whole {count(table.sequential_scans)} times {counted}, {count(read)} rows each",
-            f"{size(table.bytes)} a time", "see the slowest statements (`delivery explain`) for the column to index",
+            f"read whole {count(table.sequential_scans)} times since {begin}, {count(read)} rows each",
+            f"each time {size(table.bytes)} are read", "see the slowest statements (`delivery explain`) for the column to index",
             float(table.sequential_rows),
         )  # fmt: skip
 
@@ -202,9 +203,9 @@ def _scans(measures: Measures) -> Iterable[Remark]:
 def _transactions(measures: Measures) -> Iterable[Remark]:
     for found in measures.server.transactions:
         level = _at_least(found.seconds, (TRANSACTION_NOW_SECONDS, TRANSACTION_SOON_SECONDS))
-        end = f"rollback prepared by {found.who}" if found.pid == 0 else f"select pg_terminate_backend({found.pid})"
+        end = f"`rollback prepared` by {found.who}" if found.pid == 0 else f"`select pg_terminate_backend({found.pid})`"
         yield Remark(
-            level, "long transaction", found.who, f"open for {spoken(found.seconds)}, {found.doing}",
+            level, "long transaction", found.who, f"it is open for {spoken(found.seconds)}, {found.doing}",
             "no row that died since it began can be removed, in any table", end, found.seconds,
         )  # fmt: skip
 
@@ -217,9 +218,10 @@ def _ages(measures: Measures) -> Iterable[Remark]:
         if level is Level.NOTE:
             continue
         oldest = max(measures.tables, key=lambda table: table.transaction_age, default=None)
-        where = f"; the oldest rows are in {oldest.name}" if oldest is not None else ""
+        wrong = f"{percent(share)} used: the oldest is {count(age)} back"
         yield Remark(
-            level, "wraparound", kind, f"{percent(share)} used: the oldest is {count(age)} back{where}",
+            level, "wraparound", kind,
+            wrong if oldest is None else f"{wrong}; the oldest rows are in {oldest.name}",
             "at 100 % the server refuses every write", "vacuum freezes them; look for what holds it up", share,
         )  # fmt: skip
 
@@ -230,7 +232,7 @@ def _numbers(measures: Measures) -> Iterable[Remark]:
         if number.cycles or level is Level.NOTE:
             continue
         yield Remark(
-            level, "numbers", number.name, f"{percent(number.share)} used: {count(number.used)} of {count(number.most)}",
+            level, "numbers", number.name, f"{percent(number.share)} of its numbers are used: {count(number.used)} of {count(number.most)}",
             "at 100 % every insert fails (F125)", "widen the column to bigint before that", number.share,
         )  # fmt: skip
 
@@ -258,7 +260,7 @@ def _server(measures: Measures) -> Iterable[Remark]:
         yield Remark(
             level, "replication slot", slot.name,
             f"{'active' if slot.is_active else 'nobody reads it'}, {size(slot.held_bytes or 0)} of WAL kept {slot.status}",
-            "the disk fills until its reader comes", f"start its reader, or select pg_drop_replication_slot('{slot.name}')",
+            "the disk fills until its reader comes", f"start its reader, or `select pg_drop_replication_slot('{slot.name}')`",
             float(slot.held_bytes or 0),
         )  # fmt: skip
     if server.disk is not None:

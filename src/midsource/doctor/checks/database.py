@@ -39,7 +39,7 @@ def upkeep(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
             Severity.WARNING if remark.level is Level.NOW else Severity.INFO,
             evidence=f"{remark.subject}: {remark.wrong}.",
             cause=f"What it costs: {remark.costs}.",
-            remedy=f"{remark.remedy[:1].upper()}{remark.remedy[1:]}.",
+            remedy=f"What is done about it: {remark.remedy}.",
             subject=f"{remark.kind} {remark.subject}",
             healable=remark.subject in mendable,
         )
@@ -161,8 +161,9 @@ def partitions(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
         yield Seen(
             Severity.CRITICAL if needed_now else Severity.WARNING,
             evidence=f"Missing: {', '.join(sorted(absent))}.",
-            cause="The worker that leads makes them every ten minutes: none leads, or it may not create tables. "
-            + ("Rows of today cannot be written." if needed_now else "Nothing fails yet."),
+            cause="Rows of today cannot be written: no worker leads and makes them, or it may not create tables."
+            if needed_now
+            else "Nothing fails yet: no worker leads and makes them, or it may not create tables.",
             remedy="`midsource doctor --heal --only database.partitions` makes them; see that a worker lives.",
             healable=True,
         )

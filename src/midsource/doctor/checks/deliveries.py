@@ -146,7 +146,7 @@ def logs(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
             Severity.ERROR,
             evidence=f"Delivery {number} ended {age(now - finished)} ago: {account} counts {counted} results, the log has {logged}.",
             cause="Its delivery logs were not read: defaultMidSourcingLog is behind, or its pointer was set forward past them.",
-            remedy="`midsource option get NmsMidSourcing_LastBroadLog_" + f"{account}`; set it back before this delivery's start, and run defaultMidSourcingLog.",
+            remedy=f"`midsource option get NmsMidSourcing_LastBroadLog_{account}`; set it back before this delivery's start, and run defaultMidSourcingLog.",
             subject=str(number),
         )  # fmt: skip
 

@@ -28,11 +28,11 @@ def missing(conn: Connection, facts: Facts, _now: datetime) -> Iterator[Seen]:
     if facts.instance.role == "mid":
         wanted["mta"] = facts.instance.mtas
     does = {
-        "web": "Pages, API and link are not served"
+        "web": "Pages, API and link are not served."
         if facts.instance.role == "mid"
-        else "Console and API are not served",
-        "worker": "Technical workflows, hand-over and orders stand still",
-        "mta": "Nothing is sent",
+        else "Console and API are not served.",
+        "worker": "Technical workflows, hand-over and orders stand still.",
+        "mta": "Nothing is sent.",
     }
     for kind, count in wanted.items():
         if alive[kind] >= count:
@@ -40,7 +40,7 @@ def missing(conn: Connection, facts: Facts, _now: datetime) -> Iterator[Seen]:
         yield Seen(
             Severity.CRITICAL if alive[kind] == 0 else Severity.WARNING,
             evidence=f"{alive[kind]} of {count} {kind} processes of {name} live.",
-            cause=f"{does[kind]}." if alive[kind] == 0 else "The others do its work, slower.",
+            cause=does[kind] if alive[kind] == 0 else "The others do its work, slower.",
             remedy=f"`midsource ps` says why it ended; `midsource up`, or `midsource start {kind}@{name}`.",
             subject=f"{kind}@{name}",
         )

@@ -36,8 +36,8 @@ def unreachable(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]
         yield Seen(
             Severity.WARNING if short else Severity.ERROR,
             evidence=f"{said.account} at {said.url} does not answer. {when}.",
-            cause=f"{said.error.cause}.",
-            remedy=f"{said.error.remedy or 'Check the network between the halves'}. `midsource account test {said.account}` goes step by step.",
+            cause=str(said.error),
+            remedy=f"See that its machine, its web process and the network between are up; `midsource account test {said.account}` goes step by step.",
             subject=said.account,
         )
 
@@ -49,8 +49,8 @@ def refused(_conn: Connection, facts: Facts, _now: datetime) -> Iterator[Seen]:
         yield Seen(
             Severity.ERROR,
             evidence=f"{said.account} at {said.url} is not spoken with: it refuses this instance, or our key for it cannot be read.",
-            cause=f"{said.error.cause}.",
-            remedy=f"{said.error.remedy or 'See its answer'}. Then `midsource account test {said.account}`.",
+            cause=str(said.error),
+            remedy=f"Mend what it names; `midsource account test {said.account}` goes step by step.",
             subject=said.account,
         )
 

@@ -80,9 +80,9 @@ def key(_conn: Connection, facts: Facts, _now: datetime) -> Iterator[Seen]:
     except MidsourceError as exc:
         yield Seen(
             Severity.ERROR,
-            evidence=f"{exc.cause}.",
+            evidence=str(exc),
             cause="Secrets of accounts and DKIM keys are encrypted with it.",
-            remedy=f"{exc.remedy}.",
+            remedy="Give keys/home.key to its owner alone (`chmod 600`), or put it back from the backup.",
         )
 
 

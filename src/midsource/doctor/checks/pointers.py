@@ -10,7 +10,7 @@ from midsource.doctor.facts import Facts
 from midsource.marketing import standing
 from midsource.marketing.standing import OPTION_OF, WORKFLOW_OF
 from midsource.model.finding import Seen, Severity, age
-from midsource.policy.position import ACCEPTED, read_by_hand
+from midsource.policy.position import read_by_hand
 from midsource.store.database import Connection
 
 PERIOD = {"deliveries": timedelta(minutes=10), "logs": timedelta(hours=1)}
@@ -51,14 +51,14 @@ def stuck(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
         if still <= PERIODS * PERIOD[found.stream]:
             continue
         said = facts.mids.get(found.account)
-        silent = said is not None and said.error is not None
+        error = said.error if said is not None else None
         yield Seen(
             Severity.ERROR,
             evidence=f"{found.option} has not moved for {age(still)}; it stands at {found.reached_at:%Y-%m-%d %H:%M:%SZ}.",
-            cause=f"The mid cannot be read: {said.error}" if said is not None and silent else f"{WORKFLOW_OF[found.stream]} does not run, or fails.",
-            remedy=f"Mend the link: `midsource account test {found.account}`." if silent else f"`midsource workflow restart {WORKFLOW_OF[found.stream]}`.",
+            cause=f"The mid cannot be read: {error.cause}." if error is not None else f"{WORKFLOW_OF[found.stream]} does not run, or fails.",
+            remedy=f"Mend the link: `midsource account test {found.account}`." if error is not None else f"`midsource workflow restart {WORKFLOW_OF[found.stream]}`.",
             subject=found.option,
-            healable=not silent,
+            healable=error is None,
         )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def option(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
                 Severity.WARNING,
                 evidence=f"{name} is {value!r}: {problem}."[:300],
                 cause="Somebody wrote it by hand, behind the command that checks it.",
-                remedy=f"{ACCEPTED[0].upper()}{ACCEPTED[1:]}: `midsource option set {name} TIME`. Else the next run goes on from {shown}.",
+                remedy=f"`midsource option set {name} TIME`, with a zone as in 2026-03-01T12:00Z. Else the next run goes on from {shown}.",
                 subject=name,
                 healable=value != shown,
             )

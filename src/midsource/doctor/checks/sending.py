@@ -49,7 +49,7 @@ def stuck(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
                 Severity.INFO if finalise else Severity.ERROR,
                 evidence=f"{about} has been {S(state).label} for {age(since)}; {batches} dispatch batches wait.",
                 cause="Its parts came, its finalise did not: the marketing side stopped the hand-over." if finalise else "No mta process takes its messages.",
-                remedy="On the marketing side: `midsource delivery show " + f"{number}`." if finalise else "`midsource ps`: an mta process must live.",
+                remedy=f"On the marketing side: `midsource delivery show {number}`." if finalise else "`midsource ps`: an mta process must live.",
                 subject=f"{account} {number}",
             )  # fmt: skip
         elif valid_until is not None and now - valid_until > OVER_VALIDITY:
@@ -132,7 +132,7 @@ def aside(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
     yield Seen(
         Severity.ERROR if overdue else Severity.WARNING,
         evidence=f"{row[0]} outcomes are set aside, tried up to {row[1]} times; the first is of delivery {row[3]}.",
-        cause=f"The database refuses them: {row[2]}",
+        cause=f"The database refuses them ({row[2]}).",
         remedy="What was sent is known and kept. Mend what it names (a missing partition, a full disk); they are tried again by themselves.",
     )
 

@@ -76,8 +76,8 @@ def held(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
         word = "stopped" if row.state is WorkflowState.FINISHED else "paused"
         yield Seen(
             Severity.WARNING if long else Severity.INFO,
-            evidence=f"{row.name} is {word} for {age(now - since)}; its last success was {age(now - last)} ago.",
-            cause=f"{row.held_by or 'An operator'} holds it, and nothing starts it by itself.",
+            evidence=f"{row.name} is {word} by {row.held_by or 'an operator'} for {age(now - since)}; its last success was {age(now - last)} ago.",
+            cause="Somebody holds it, and nothing starts it by itself.",
             remedy=f"Put it back with `midsource workflow start {row.name}`, or mute this finding where it is meant.",
             subject=row.name,
         )
