@@ -27,8 +27,9 @@ from midsource.security.roles import SYSTEM, Role
 from midsource.store.database import Database, scalar
 
 LATE = Finding(
-    "workflow.late", "reconcile", Severity.WARNING, "Its last success was 5 h ago.", "No worker took it up.",
-    "`midsource workflow restart reconcile`", ("F43",), healable=True,
+    "workflow.late", "reconcile", Severity.WARNING, "Its last success was 5 h ago.",
+    "No worker lives or leads, all of them are busy, or the run hangs.",
+    "See `midsource ps`; then `midsource workflow restart reconcile`.", ("F43",), healable=True,
 )  # fmt: skip
 FULL = Finding("disk.space", HOSTILE, Severity.CRITICAL, f"{HOSTILE} is full.", "It fills.", "Free space.", ("F126",))
 PATHS = ("/findings", "/findings/1", "/maintenance", "/cleanup", "/cleanup/forecast")
@@ -163,12 +164,34 @@ def test_findings_stand_worst_first_and_are_mended_and_muted(console: Console, b
     assert [verb for verb, _ in audited(console)] == ["doctor.heal", "doctor.mute", "doctor.mute"]
 
 
+def test_findings_are_read_in_the_readers_language_with_the_same_commands(
+    console: Console, browser: httpx2.Client
+) -> None:
+    _fill(console.database)
+    french, portuguese = (browser.get("/findings", params={"lang": language}) for language in ("fr", "pt"))
+    for page in (french, portuguese):
+        assert '<code lang="en">midsource workflow restart reconcile</code>' in page.text
+        assert '<span class="said" lang="en">It fills.</span>' in page.text, (
+            "what nobody translated stays as it was said"
+        )
+    words = seen(french)
+    assert "Aucun worker n’est vivant ou ne mène, tous sont occupés, ou l’exécution est bloquée." in words
+    assert "Vérifiez qu’un worker est vivant, puis redémarrez-le." in words, "what is done about that check in general"
+    assert "Nenhum worker está vivo ou lidera, todos estão ocupados, ou a execução está bloqueada." in seen(portuguese)
+    with console.database.connection() as conn:
+        late = scalar(conn, "select id from finding where check_name = 'workflow.late'")
+    assert "reiniciar o workflow reconcile" in seen(browser.get(f"/findings/{late}"))
+
+
 def test_maintenance_says_what_is_wrong_and_due_and_what_was_done(console: Console, browser: httpx2.Client) -> None:
     _fill(console.database)
     words = seen(browser.get("/maintenance"))
     assert "reindex public.one_pkey schedule done 3 h ago 12 s 210 MB 98.0 MB" in words.replace("\u00a0", " ")
     assert "timed out" in words
     assert 'ANALYZE "public"."' in words
+    assert "never analysed" in words
+    assert "jamais analysée" in seen(browser.get("/maintenance?lang=fr"))
+    browser.get("/?lang=en")
     assert "It is asked for" in seen(post(browser, "/maintenance/order", act="vacuum"))
     with console.database.connection() as conn:
         assert scalar(conn, "select count(*) > 0 from maintenance_action where outcome = 'asked' and asked_by = 'home'")

@@ -97,7 +97,12 @@ def test_a_restart_says_what_it_does_and_what_it_leaves_then_does_exactly_that(
     assert "the last 4 runs failed alike (RemoteUnavailable: the mid does not answer)" in asked_first
     assert re.search(rf"{HELD} · paused by anna since .*; it had failed before", asked_first)
     assert re.search(rf"{COUNTERS} · not failed", asked_first)
-    both = browser.get("/restart-workflows?scheduled=yes").text
+    french = seen(browser.get("/restart-workflows?lang=fr"))
+    assert (
+        "les 4 dernières exécutions ont échoué de la même façon (RemoteUnavailable : the mid does not answer)" in french
+    )
+    assert re.search(rf"{HELD} · mis en pause par anna depuis .* il avait échoué auparavant", french)
+    both = browser.get("/restart-workflows?scheduled=yes&lang=en").text
     assert f'name="names" value="{COUNTERS},{LOG}"' in both
     assert audited(console) == [], "asking changes nothing"
     with console.database.transaction() as conn:

@@ -1,8 +1,9 @@
 """The texts of the console: TOML files in ``locale/<language>``, one a family of pages, the same keys in each language.
 
 A key is ``table.name``; ``{names}`` in a text are filled in. A text that is missing is a fault of ours and raises KeyError;
-a test holds the three files against each other and against what pages and enumerations ask for. What other parts of the
-product say (errors, findings, failures of the link) stays as it was written, because operators search for it.
+a test holds the three files against each other and against what pages and enumerations ask for. Of what other parts of the
+product say, findings, remarks and restarts are translated (sentences.py); errors and failures of the link stay as they were
+written, because operators search for them.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from midsource.web.console.catalogue import texts
+from midsource.web.console.sentences import translated
 
 _STEPS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _LARGEST_FROM = {"d": 2 * 86_400, "h": 2 * 3_600, "min": 120}
@@ -31,6 +32,10 @@ class Words:
         """Return the text for ``n`` things: ``key_one`` or ``key_other``. French counts nothing as one."""
         one = n in (0, 1) if self.language == "fr" else n == 1
         return self(f"{key}_{'one' if one else 'other'}", n=n, **values)
+
+    def spoken(self, sentence: str) -> str:
+        """Return what another part of the product said in this language; '' where it is known in English only."""
+        return translated(sentence, self.language)
 
     def number(self, n: int) -> str:
         """Write a whole number with its thousands apart."""

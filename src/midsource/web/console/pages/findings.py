@@ -4,8 +4,8 @@ GET  /findings                open ones worst first, healings, closed ones (olde
 GET  /findings/{number}       one: what would be done about it, what was done, and for how long nobody is told of it
 POST /findings/{number}/{do}  heal, undo, mute (``hours``; 0: tell again); a GET (a reload of a refusal) leads back
 
-What is done is what the command line does (doctor/heal.py, doctor/book.py), with its row in the audit. Texts of findings are
-English, as all that operators search for.
+What is done is what the command line does (doctor/heal.py, doctor/book.py), with its row in the audit. Causes and remedies are
+shown in the reader's language (console/sentences.py); what was measured is English, as all that operators search for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute
 
 from midsource.doctor import book, heal, supervisors
 from midsource.doctor.book import Look
+from midsource.doctor.checks import CHECKS
 from midsource.doctor.facts import Facts
 from midsource.doctor.heal import Healing, Plan
 from midsource.doctor.supervisors import Supervisor
@@ -41,6 +42,9 @@ MUTES = (1, 8, 24, 24 * 7, 24 * 30)
 """Hours for which an operator may want to hear no more of something."""
 SILENT_AFTER = timedelta(minutes=15)
 """Three looks of the workflow: a doctor that says nothing for longer has not looked."""
+
+REMEDIES = {check.name: check.remedy for check in CHECKS}
+"""What is done about each check in general."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,9 @@ def routes(frame: Frame) -> list[BaseRoute]:
     async def findings(request: Request) -> Response:
         before = number(request, "before")
         found = await frame.reader.read(lambda conn: _ward(conn, before))
-        return frame.page(request, "findings.html", HERE, ward=found, before=before, live=before is None)
+        return frame.page(
+            request, "findings.html", HERE, ward=found, before=before, live=before is None, remedies=REMEDIES
+        )
 
     async def finding(request: Request) -> Response:
         wanted, now = whole(request.path_params["number"], "a finding"), frame.clock.now()
