@@ -226,6 +226,20 @@ def test_postmaster_killed_with_9_is_started_again_and_recovers(server: Embedded
 
 
 @pytest.mark.slow
+def test_a_server_that_somebody_shut_down_again_and_again_is_waited_for(server: EmbeddedPostgres, until: Until) -> None:
+    """The third time in a row its next start is four seconds away: whoever comes then gets it, not a refusal."""
+    with server.use() as use:
+        for _ in range(3):
+            until(lambda: server.status().phase is Phase.RUNNING, "it runs")
+            os.kill(server.status().postmaster, signal.SIGINT)
+            until(lambda: server.status().phase is not Phase.RUNNING, "it was shut down")
+        until(lambda: server.status().phase is Phase.FAILING, "its next start waits")
+        with server.use() as late:
+            assert late.dsn("postgres") == use.dsn("postgres")
+            with psycopg.connect(late.dsn("postgres")) as conn:
+                assert conn.execute("select 1").fetchone() == (1,)
+
+
 def test_a_server_that_hangs_on_its_way_down_is_ended_and_started_again(server: EmbeddedPostgres, until: Until) -> None:
     """As PostgreSQL 18 does where a fast shutdown meets its recovery; here because its checkpointer stands still."""
     with server.use() as database:

@@ -39,6 +39,7 @@ POLL_SECONDS = 0.05  # a first start takes about a second
 SILENT_ENDS = 3  # a holder that ends without a reason is started again this often
 STOP_SECONDS = 120.0  # the last checkpoint of a busy server with a slow disk
 REFUSED_SECONDS = 10.0  # a server reported running may just have died; its holder notices within a beat
+FAILING_SECONDS = 10.0  # one that ended three times in a row comes back after 4 s, where its cause has passed
 REVIVE_SECONDS = 5.0  # between two attempts of ``revive``
 _HOLDER = "midsource.supervise.postgres_holder"
 
@@ -173,7 +174,7 @@ class EmbeddedPostgres:
         """Return the socket folder of the running server, starting a holder whenever there is none."""
         told = ""
         started = 0
-        refused_since: float | None = None
+        since: dict[Phase, float] = {}
         while True:
             state = State.read(self.files)
             if not is_held(self.files.owner_lock):
@@ -188,12 +189,11 @@ class EmbeddedPostgres:
                 refusal = self._refusal(state.socket)
                 if not refusal and is_held(self.files.owner_lock):
                     return state.socket
-                refused_since = refused_since or time.monotonic()
-                if time.monotonic() - refused_since > REFUSED_SECONDS:
+                if _seconds(since, state.phase) > REFUSED_SECONDS:
                     raise Unhealthy(f"PostgreSQL runs but refuses us ({refusal})", "see log/postgres.log, unset PG...")
             else:
-                refused_since = None
-            if state.phase is Phase.FAILING:
+                since.pop(Phase.RUNNING, None)
+            if state.phase is Phase.FAILING and _seconds(since, state.phase) > FAILING_SECONDS:
                 raise state.error()
             if state.sentence != told and state.phase not in (Phase.RUNNING, Phase.FAILED, Phase.ABSENT):
                 told = state.sentence
@@ -207,6 +207,12 @@ class EmbeddedPostgres:
         except psycopg.OperationalError as error:
             return str(error).strip()
         return ""
+
+
+def _seconds(since: dict[Phase, float], phase: Phase) -> float:
+    """Return how long ago a phase was first seen, which is noted where it is new."""
+    now = time.monotonic()
+    return now - since.setdefault(phase, now)
 
 
 def _import_path() -> list[str]:
