@@ -107,11 +107,52 @@ def test_segments_go_in_order_once_applied_and_without_open_starts(tmp_path: Pat
     journal.outcome(outcome(999))
     sealed = journal.seal()
     assert sealed is not None
+    journal.flush()
+    journal.sync()
     journal.applied(sealed)
     assert len(list((tmp_path / "one").glob("*.log"))) <= 2
     journal.flush()
     replay = replay_.read(tmp_path / "one")
     assert (replay.uncertain, replay.unapplied) == ((), ())
+
+
+def test_a_segment_stays_until_what_closed_its_starts_is_durable(tmp_path: Path) -> None:
+    """What is read at any line here is what a kill at that line leaves."""
+    journal = Journal(tmp_path, "one", segment_bytes=1)
+    journal.started(start(1), start(2))
+    journal.outcome(outcome(1))
+    sealed = journal.seal()
+    assert sealed is not None
+    journal.outcome(outcome(2))  # closes the last start of the first segment, in memory
+    journal.applied(sealed)
+    assert [found.id for found in replay_.read(tmp_path / "one").uncertain] == [2]
+    journal.flush()
+    assert [o.id for batch in replay_.read(tmp_path / "one").unapplied for o in batch.outcomes] == [2]
+    assert journal.has_room
+    assert names(tmp_path) == ["000001.log", "000002.log"], "a machine without power forgets what is not synced"
+    journal.sync()
+    assert journal.has_room
+    assert names(tmp_path) == ["000002.log"], "without another batch: at the bound there would be none"
+
+
+def test_an_outcome_flushed_after_a_sync_is_not_covered_by_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "one", segment_bytes=1)
+    journal.started(start(1))
+    journal.outcome(outcome(2))
+    sealed = journal.seal()
+    assert sealed is not None
+    journal.sync()
+    journal.applied(sealed)
+    journal.withdrawn(start(1).key)
+    assert journal.is_dirty
+    journal.flush()
+    assert journal.has_room
+    assert journal.is_dirty
+    assert names(tmp_path) == ["000001.log", "000002.log"]
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "one").glob("*.log"))
 
 
 def test_a_batch_ends_by_itself_when_it_is_large(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ segments ``000001.log``, ``000002.log``, … of length, CRC-32 and MessagePack. 
    caller runs every 50 ms in a thread. Outcomes collect under a *number*.
 3. `seal` ends the number: its outcomes are one PostgreSQL transaction, which also writes (executor, segment, number)
    into ``journal_applied``. A COMMIT of unknown fate is simply done again: the row says whether it was done.
-4. `applied` says so here too; a segment goes when everything in it and before it is applied and no start is open.
+4. `applied` says so here too; a segment goes when everything in it and before it is applied, no start is open, and what
+   closed its starts is durable: an outcome that is only in memory dies with the process, and its start must not go first.
 
 Durable: a `started` survives the death of the process at once and of the machine after the next sync; likewise an
 outcome. Bounds: a segment ends after SEGMENT_BYTES, the folder takes at most JOURNAL_BYTES; beyond that, or on a full
@@ -21,6 +22,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +41,8 @@ BATCH_OUTCOMES = 2_000
 
 _NOTHING = frame(Applied(0, 0))
 """A record that says nothing: segments and numbers count from 1."""
+_make_durable: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+"""macOS has no fdatasync."""
 
 
 class JournalFull(Failed):
@@ -54,6 +58,8 @@ class _Segment:
     fd: int
     size: int = 0
     open_starts: int = 0
+    closed_by: int = 0
+    """The flush that writes what closed the last of its starts so far."""
     unapplied: set[int] = field(default_factory=set)
 
 
@@ -70,8 +76,10 @@ class Journal:
         self._collected: list[Outcome] = []
         self._sealed: deque[Sealed] = deque()
         self._number = 0
-        self._retiring: list[int] = []
-        self._unsynced = self._torn = False
+        self._retiring: deque[int] = deque()
+        self._flushed = self._synced = 0
+        """How many flushes there were, and how many of them are durable."""
+        self._torn = False
         self.trouble = ""
         """Why the last write failed, "" when it did not."""
         self._new_segment()
@@ -82,6 +90,7 @@ class Journal:
         if self.trouble:
             self._buffer.append(_NOTHING)  # the disk is tried with something, be nothing else waiting
             self._try_flush()
+        self._remove_done()  # here too: at the bound nothing is leased, so nothing would be `applied` any more
         return not self.trouble and sum(segment.size for segment in self._segments) < JOURNAL_BYTES
 
     @property
@@ -92,7 +101,7 @@ class Journal:
     @property
     def is_dirty(self) -> bool:
         """Whether something waits for `flush` or `sync`."""
-        return bool(self._buffer) or self._unsynced
+        return bool(self._buffer) or self._flushed > self._synced
 
     def started(self, *starts: Start) -> None:
         """Write that these bodies begin to leave, in one write. Raises JournalFull: then none of them may leave."""
@@ -143,23 +152,21 @@ class Journal:
                 self._cut(segment)
             raise self._full(exc) from exc
         segment.size += len(data)
-        self._unsynced = True
+        self._flushed += 1
         self._buffer.clear()
         self.trouble = ""
 
     def sync(self) -> None:
         """Make everything flushed durable (fdatasync). Blocks; raises JournalFull, and the next call does it again."""
-        retiring, self._retiring = self._retiring, []
-        self._unsynced = False
+        flushed = self._flushed  # first: what is flushed from here on, and where a new segment begins, is the next call's
         try:
-            os.fdatasync(self._segments[-1].fd)
-            while retiring:
-                os.fdatasync(retiring[-1])
-                os.close(retiring.pop())
+            _make_durable(self._segments[-1].fd)
+            while self._retiring:
+                _make_durable(self._retiring[0])
+                os.close(self._retiring.popleft())
         except OSError as exc:
-            self._retiring = retiring + self._retiring
-            self._unsynced = True
             raise self._full(exc) from exc
+        self._synced = flushed
 
     def seal(self) -> Sealed | None:
         """Return the oldest batch that is not applied, ending the current number when there is none; None: nothing waits."""
@@ -174,12 +181,7 @@ class Journal:
             if segment.number == sealed.segment:
                 segment.unapplied.discard(sealed.number)
         self._buffer.append(frame(Applied(sealed.segment, sealed.number)))
-        while len(self._segments) > 1:
-            first = self._segments[0]
-            if first.open_starts or first.unapplied:
-                break  # in order only: a start must not outlive the segment of its outcome
-            with suppress(OSError):  # its batches are in PostgreSQL, whoever reads it again
-                self._segments.popleft().path.unlink(missing_ok=True)
+        self._remove_done()
 
     def close(self, *, settled: bool) -> None:
         """Release the folder. ``settled``: everything is applied, so it is removed; else the next recovery reads it."""
@@ -206,6 +208,15 @@ class Journal:
         segment = self._open.pop(key, None)
         if segment is not None:
             segment.open_starts -= 1
+            segment.closed_by = self._flushed + 1
+
+    def _remove_done(self) -> None:
+        while len(self._segments) > 1:
+            first = self._segments[0]
+            if first.open_starts or first.unapplied or first.closed_by > self._synced:
+                break  # in order only: a start must not outlive the segment of its outcome
+            with suppress(OSError):  # its batches are in PostgreSQL, whoever reads it again
+                self._segments.popleft().path.unlink(missing_ok=True)
 
     def _try_flush(self) -> None:
         try:

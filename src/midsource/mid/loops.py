@@ -257,8 +257,9 @@ class Loops:
         except MidsourceError as error:
             settled = False
             _log.error("release.failed", action="stop", batches=len(back), why=str(error))
+        self._disk_pool.shutdown()  # a sync under way ends before its files are closed
         self._journal.close(settled=settled)
-        for pool in (self._settle_pool, self._lease_pool, self._life_pool, self._care_pool, self._disk_pool):
+        for pool in (self._settle_pool, self._lease_pool, self._life_pool, self._care_pool):
             pool.shutdown()
 
     def _say_goodbye(self) -> None:
