@@ -21,26 +21,19 @@ bounce, an open or a click. Everything is durable when `recover` returns; killed
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
 import structlog
 
-from midsource.mid import dispatch, replay
-from midsource.mid.dispatch import DeliveryKey
-from midsource.mid.records import Outcome, Start
+from midsource.mid import dispatch, losses, replay
+from midsource.mid.records import Start
 from midsource.mid.settle import REFUSALS, settle, settle_outcomes
 from midsource.model.clock import Clock
 from midsource.model.errors import Conflict
-from midsource.model.message import MessageEvent
-from midsource.model.outcome import Stage
-from midsource.policy.retry import RetryRule, next_attempt
 from midsource.store.database import Connection, Database
-from midsource.wire.schema import DeliverySpec
 
 STALLED_SECONDS = 10.0
 """After the end of a lease: a process that lives and only missed PostgreSQL for a while renews within a second."""
@@ -168,7 +161,7 @@ def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
             (executor, _UNCERTAIN),
         ).fetchone()
         if first is not None:
-            settle_outcomes(conn, executor, _losses(conn, uncertain, "its process was killed", now), now)
+            settle_outcomes(conn, executor, losses.of(conn, uncertain, "its process was killed", now), now)
         released = dispatch.release(conn, executor, _tokens(held))
     replay.remove(directory)
     return Recovered(outcomes, len(uncertain), released)
@@ -194,7 +187,7 @@ def _stalled(database: Database, directory: Path, now: datetime, seconds: float)
         ]
         settled = settle_outcomes(conn, executor, outcomes, now)
         uncertain = _open(_lock(conn, executor, seconds), told.uncertain)
-        settle_outcomes(conn, executor, _losses(conn, uncertain, "its process stalled", now), now)
+        settle_outcomes(conn, executor, losses.of(conn, uncertain, "its process stalled", now), now)
         released = dispatch.release(conn, executor, _tokens(held))
     return Recovered(settled.recorded, len(uncertain), released)
 
@@ -217,7 +210,7 @@ def _lost(database: Database, owners: Collection[str], now: datetime, seconds: f
                 lease = dispatch.Lease(last, account, delivery, destination, token, tuple(ids))
                 waiting = dispatch.load(conn, [lease])[last]
                 starts = [Start(account, delivery, message.id, last, token) for message in waiting]
-                settle_outcomes(conn, owner, _losses(conn, starts, "its machine was lost", now), now)
+                settle_outcomes(conn, owner, losses.of(conn, starts, "its machine was lost", now), now)
         except REFUSALS as refusal:
             _log.error("recovery.failed", action="recover", batch=last, why=type(refusal).__name__)
         else:
@@ -249,58 +242,3 @@ def _tokens(held: Mapping[int, _Batch]) -> dict[int, int]:
 def _open(held: Mapping[int, _Batch], starts: Iterable[Start]) -> list[Start]:
     """Return the starts in doubt. A message that left its batch has its outcome, whatever the journal lost of it."""
     return [s for s in starts if (own := held.get(s.batch_id)) and own.token == s.token and s.id in own.ids]
-
-
-def _losses(conn: Connection, starts: Iterable[Start], why: str, now: datetime) -> list[Outcome]:
-    """Return the outcome *lost* of each message, due again where its delivery's policy says so."""
-    by_delivery: dict[DeliveryKey, list[Start]] = {}
-    for start in starts:
-        by_delivery.setdefault((start.account_id, start.delivery_id), []).append(start)
-    found: list[Outcome] = []
-    for key, own in by_delivery.items():
-        again = _plans(conn, key, [start.id for start in own], now)
-        destinations = _destinations(conn, [start.batch_id for start in own])
-        found += [
-            Outcome(
-                account_id=start.account_id,
-                delivery_id=start.delivery_id,
-                id=start.id,
-                batch_id=start.batch_id,
-                token=start.token,
-                event=str(MessageEvent.LOST),
-                reason=0,
-                reply=f"the body was under way when {why}",
-                stage=str(Stage.BODY),
-                event_at=now,
-                message_id="",
-                counts_attempt=True,
-                again_at=again.get(start.id),
-                destination=destinations[start.batch_id],
-            )
-            for start in own
-        ]
-    return found
-
-
-def _plans(conn: Connection, key: DeliveryKey, ids: list[int], now: datetime) -> dict[int, datetime]:
-    """Return when each uncertain message is tried again; those that are not, are not in it."""
-    row = dispatch.delivery(conn, key)
-    if row is None:
-        return {}
-    spec = msgspec.json.decode(row.spec, type=DeliverySpec)
-    if spec.uncertain_policy != "resend":
-        return {}
-    rule = RetryRule(spec.retry_count, spec.retry_period_seconds)
-    messages = conn.execute(
-        "select id, attempts from message where account_id = %s and delivery_id = %s and id = any(%s)",
-        (*key, ids),
-    ).fetchall()
-    plans = {
-        id_: next_attempt(attempts + 1, rule, row.valid_until or now, now, random.random())  # noqa: S311 - spreads load
-        for id_, attempts in messages
-    }
-    return {id_: at for id_, at in plans.items() if at is not None}
-
-
-def _destinations(conn: Connection, batches: list[int]) -> dict[int, str]:
-    return dict(conn.execute("select id, destination from dispatch_batch where id = any(%s)", (batches,)).fetchall())
