@@ -217,6 +217,26 @@ def test_a_journal_that_nobody_holds_is_replayed(mid: Patient) -> None:
     assert mid.see("journal.pending") == []
 
 
+def test_a_treatment_that_fails_by_a_fault_of_ours_is_written_down_and_supervisors_are_told(mid: Patient) -> None:
+    number = staged(mid)
+    ((batch,),) = mid.execute("select id from dispatch_batch")
+    mid.execute("update delivery set spec = '{}'")
+    journal = Journal(mid.facts().journals, "mta-gone")
+    journal.started(Start(1, number, 1, batch, 1))
+    journal.close(settled=False)
+    before = time.time() - 300
+    for path in (journal.directory, *journal.directory.glob("*.log")):
+        os.utime(path, (before, before))
+    (mid.config.home / "midsource.toml").write_text(
+        f"[instances.{mid.instance.name}]\nrole = 'mid'\nport = 1\n", encoding="utf-8"
+    )
+    for _ in range(2):
+        doctor.run_once(context(mid), doctor.Settings(only="journal"))
+    ((what, after, outcome),) = mid.execute("select what, after, outcome from healing")
+    assert (what, outcome) == ("replay the journal of mta-gone", "failed")
+    assert after.startswith("ValidationError: ")
+
+
 def test_batches_are_numbered_tallies_folded_partitions_made(mid: Patient) -> None:
     mid.execute(
         "insert into feed_batch (account_id, day, rows, deliveries, created_at) select 1, current_date, 0, '{}', now() - interval '1 h' "

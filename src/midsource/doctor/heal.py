@@ -5,7 +5,7 @@ changes in one transaction where it has any. The same thing is never done twice 
 six hours with each healing of a day: what comes back at once is not mended, and needs somebody.
 
 By itself the workflow treats only what is safe (`treatments`), has been seen by two looks, and only while the option
-`NmsDoctor_AutoHeal` is 1. A treatment that fails is recorded as failed and stops no other.
+`NmsDoctor_AutoHeal` is 1. A treatment that fails, by whatever, is recorded as failed and stops neither another nor telling supervisors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from psycopg.types.json import Jsonb
 
+from midsource.doctor import look
 from midsource.doctor.treatments import TREATMENTS, Done, Surgery, Treatment
 from midsource.model.errors import Conflict, MidsourceError, NotFound
 from midsource.model.finding import Finding, Standing
@@ -96,7 +97,10 @@ def may_alone(conn: Connection) -> bool:
 
 
 def treat(surgery: Surgery, plan: Plan) -> Healing:
-    """Do what is planned and return what was written down; raises Conflict where it must wait, nothing the treatment raises."""
+    """Do what is planned and return what was written down.
+
+    Raises Conflict where it must wait, Unhealthy where nothing can be written down, and nothing that the treatment raises.
+    """
     if plan.why_not:
         raise Conflict(f"{plan.does}: {plan.why_not}", "it is not done twice so soon; mend the cause")
     finding, now = plan.row.finding, surgery.facts.clock.now()
@@ -109,10 +113,13 @@ def treat(surgery: Surgery, plan: Plan) -> Healing:
         with surgery.database.transaction(statement_seconds=TREAT_SECONDS) as conn:
             done = plan.treatment.act(conn, surgery, finding)
             return _write(conn, surgery, plan.row, done, "done", now)
-    except MidsourceError as exc:
-        log.warning("not_healed", action="not_healed", check=finding.check, cause=str(exc))
+    except Exception as exc:
+        cause, known = look.said(exc), isinstance(exc, MidsourceError)
+        log.warning(
+            "not_healed", action="not_healed", check=finding.check, cause=cause, exc_info=None if known else exc
+        )
         with surgery.database.transaction() as conn:
-            return _write(conn, surgery, plan.row, Done(plan.does, "", str(exc)), "failed", now)
+            return _write(conn, surgery, plan.row, Done(plan.does, "", cause), "failed", now)
 
 
 def undo(surgery: Surgery, finding_id: int) -> str:

@@ -105,7 +105,7 @@ def at(
             if away and isinstance(exc, Unhealthy):
                 raise
             away = isinstance(exc, Unhealthy)
-            problems[check.name] = _said(exc)
+            problems[check.name] = said(exc)
             found.append(Finding.of(FAILED, (), _failed(check, exc)))
         else:
             away = False
@@ -126,6 +126,13 @@ def unreachable(exc: MidsourceError) -> Finding:
     return Finding.of(UNREACHABLE, ("F126",), seen)
 
 
+def said(exc: Exception) -> str:
+    """Return the first line: what a database says after it quotes rows."""
+    if isinstance(exc, MidsourceError):
+        return str(exc)
+    return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"
+
+
 def _run(check: Check, database: Database, facts: Facts, now: datetime) -> list[Seen]:
     # Not ``database.transaction``: the engine's fence locks a row at its end, and what reads only commits nothing.
     with database.connection() as conn, conn.transaction():
@@ -141,19 +148,12 @@ def _run(check: Check, database: Database, facts: Facts, now: datetime) -> list[
 
 
 def _failed(check: Check, exc: Exception) -> Seen:
-    log.warning("check_failed", action="check_failed", check=check.name, cause=_said(exc), error=type(exc).__name__)
+    log.warning("check_failed", action="check_failed", check=check.name, cause=said(exc), error=type(exc).__name__)
     slow = isinstance(exc, StatementTimeout)
     return Seen(
         Severity.WARNING,
-        evidence=f"The check {check.name} could not look: {_said(exc)}",
+        evidence=f"The check {check.name} could not look: {said(exc)}",
         cause=f"Its statement took longer than the {check.bound_seconds:g} s it may." if slow else "It is about what it looks at, or a fault of ours.",
         remedy="See `midsource maintenance status` for tables in poor shape." if slow else f"Run `midsource doctor --only {check.name} --debug` and report what it says.",
         subject=check.name,
     )  # fmt: skip
-
-
-def _said(exc: Exception) -> str:
-    """Return the first line: what a database says after it quotes rows."""
-    if isinstance(exc, MidsourceError):
-        return str(exc)
-    return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"
