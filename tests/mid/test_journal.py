@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import random
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +17,7 @@ import pytest
 
 from midsource.mid import replay as replay_
 from midsource.mid.journal import BATCH_OUTCOMES, Journal, JournalFull
-from midsource.mid.records import Outcome, Start
+from midsource.mid.records import Ending, Outcome, Start, frame, unframe
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -89,9 +93,49 @@ def test_a_torn_tail_is_cut_off_and_counted(tmp_path: Path) -> None:
         path.write_bytes(whole[:cut])
         replay = replay_.read(tmp_path / "one")
         assert [found.id for found in replay.uncertain] == [1]
-        assert replay.torn_bytes == cut - len(whole) // 2
+        assert (replay.torn_bytes, replay.damage) == (cut - len(whole) // 2, Ending.WHOLE)
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert [found.id for found in replay_.read(tmp_path / "one").uncertain] == [1]
+    replay = replay_.read(tmp_path / "one")
+    assert ([found.id for found in replay.uncertain], replay.damage) == ([1], Ending.ALTERED)
+
+
+@pytest.mark.parametrize(
+    ("tail", "ending"),
+    [
+        (b"", Ending.WHOLE),
+        (bytes(4), Ending.CUT),
+        (bytes(8), Ending.ALTERED),
+        (bytes(4096), Ending.ALTERED),
+        (struct.pack("<II", 1 << 20, 0), Ending.ALTERED),
+        (struct.pack("<II", 100, 0) + b"x", Ending.CUT),
+        (struct.pack("<II", 3, zlib.crc32(b"abc")) + b"abc", Ending.FOREIGN),
+        (struct.pack("<II", 4, zlib.crc32(b"\x91\xa1\xffz")) + b"\x91\xa1\xffz", Ending.FOREIGN),
+    ],
+    ids=["none", "short", "head of zeros", "zeros", "huge", "cut", "unknown", "no text"],
+)
+def test_whatever_stands_behind_the_last_record_ends_the_reading(tail: bytes, ending: Ending) -> None:
+    found = unframe(frame(start(1)) + tail)
+    assert (found.records, found.torn_bytes, found.ending) == ([start(1)], len(tail), ending)
+
+
+def test_no_bytes_are_too_strange_to_be_read() -> None:
+    chance = random.Random(7)
+    whole = frame(outcome(1))[8:]
+    for _ in range(2_000):
+        payload = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            payload[chance.randrange(len(payload))] = chance.randrange(256)
+        unframe(struct.pack("<II", len(payload), zlib.crc32(payload)) + payload)
+
+
+def test_a_file_that_ends_early_before_the_last_one_is_damage(tmp_path: Path) -> None:
+    """A killed process leaves no beginning of a record but at its very end."""
+    (tmp_path / "999999.log").write_bytes(frame(start(1))[:-1])
+    (tmp_path / "1000000.log").write_bytes(frame(start(2)))
+    replay = replay_.read(tmp_path)
+    assert ([found.id for found in replay.uncertain], replay.damage) == ([2], Ending.CUT)
+    (tmp_path / "1000000.log").unlink()
+    assert replay_.read(tmp_path).damage is Ending.WHOLE
 
 
 def test_segments_go_in_order_once_applied_and_without_open_starts(tmp_path: Path) -> None:
@@ -178,6 +222,20 @@ def test_the_folder_is_held_while_its_process_lives(tmp_path: Path) -> None:
     fd = replay_.hold(tmp_path / "one")
     assert fd is not None, "an open start keeps the folder for recovery"
     os.close(fd)
+
+
+def test_a_folder_removed_between_opening_and_holding_it_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").mkdir()
+    lock = fcntl.flock
+
+    def after_it_went(fd: int, how: int) -> None:
+        (tmp_path / "one").rmdir()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_it_went)
+    assert replay_.hold(tmp_path / "one") is None
 
 
 def test_a_settled_journal_leaves_nothing_behind(tmp_path: Path) -> None:

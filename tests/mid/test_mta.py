@@ -318,7 +318,7 @@ def test_an_mta_ends_before_the_supervisor_would_kill_it() -> None:
 def _starts(made: Field) -> int:
     """Return how many bodies the journals of living processes say to have begun."""
     files = made.home.glob("journal/mid1/*/*.log")
-    return sum(isinstance(record, Start) for path in files for record in unframe(path.read_bytes())[0])
+    return sum(isinstance(record, Start) for path in files for record in unframe(path.read_bytes()).records)
 
 
 def test_a_destination_that_is_down_holds_up_no_other(a_field: Field) -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from datetime import timedelta
 from pathlib import Path
+
+import pytest
 
 from midsource.mid import recovery, replay
 from midsource.mid.dispatch import LEASE_SECONDS, Lease, renew
@@ -10,6 +14,7 @@ from midsource.mid.journal import Journal
 from midsource.mid.records import Sealed, Start
 from midsource.mid.recovery import Recovered, Watch
 from midsource.mid.settle import settle
+from midsource.model.errors import Failed
 from midsource.model.message import MessageEvent
 from midsource.testing.leases import again, batches, leased, outcome, states
 from midsource.testing.mid import MidDatabase
@@ -154,6 +159,57 @@ def test_a_journal_that_cannot_be_read_stops_no_other(mid_db: MidDatabase, tmp_p
     die(written)
     assert recover(mid_db, tmp_path).uncertain == 1
     assert [path.name for path in replay.folders(tmp_path)] == ["broken"]
+
+
+def test_a_journal_that_cannot_be_read_does_not_keep_its_leases_for_ever(mid_db: MidDatabase, tmp_path: Path) -> None:
+    leased(mid_db, 2, owner="broken")
+    (tmp_path / "broken" / "000001.log").mkdir(parents=True)
+    assert recover(mid_db, tmp_path) == Recovered(), "not before its lease is over for long"
+    end_leases(mid_db)
+    assert recover(mid_db, tmp_path) == Recovered(uncertain=2, released=1)
+    assert (states(mid_db), batches(mid_db)) == ([62, 62], [])
+
+
+def test_who_asks_for_the_recovery_of_a_journal_that_cannot_be_read_hears_why(
+    mid_db: MidDatabase, tmp_path: Path
+) -> None:
+    leased(mid_db, 2, owner="broken")
+    end_leases(mid_db)
+    (tmp_path / "broken" / "000001.log").mkdir(parents=True)
+    with pytest.raises(Failed, match=r"cannot be read .* 2 messages are uncertain"):
+        recovery.of_dead(mid_db.database, tmp_path, "broken", mid_db.clock)
+    assert states(mid_db) == [62, 62]
+
+
+@pytest.mark.parametrize(
+    "tail", [bytes(4096), struct.pack("<II", 3, zlib.crc32(b"abc")) + b"abc"], ids=["zeros", "unknown"]
+)
+def test_of_a_damaged_journal_outcomes_count_and_everything_else_is_uncertain(
+    mid_db: MidDatabase, tmp_path: Path, tail: bytes
+) -> None:
+    """What it says is true; what it does not say of starts behind the damage nobody knows."""
+    lease, now = leased(mid_db, 4), mid_db.clock.now()
+    written = Journal(tmp_path, "one")
+    for id_ in (1, 2):
+        written.started(start(lease, id_))
+    written.outcome(outcome(lease, 1, E.ACCEPTED, now))
+    die(written)
+    with (tmp_path / "one" / "000001.log").open("ab") as file:
+        file.write(tail)
+    assert recover(mid_db, tmp_path) == Recovered(outcomes=1, uncertain=3, released=1)
+    assert (states(mid_db), batches(mid_db)) == ([1, 62, 62, 62], [])
+    assert replay.folders(tmp_path) == []
+
+
+def test_the_leases_of_a_stalled_process_whose_journal_is_damaged_are_lost(mid_db: MidDatabase, tmp_path: Path) -> None:
+    lease = leased(mid_db, 2)
+    written = Journal(tmp_path, "one")
+    written.started(start(lease, 1))
+    (tmp_path / "one" / "000001.log").write_bytes(bytes(4096))
+    end_leases(mid_db)
+    assert recover(mid_db, tmp_path, lost_seconds=3_600) == Recovered()
+    assert recover(mid_db, tmp_path) == Recovered(uncertain=2, released=1)
+    assert replay.folders(tmp_path) == [tmp_path / "one"], "its process lives"
 
 
 def test_what_a_machine_that_lost_power_forgot_but_had_settled_stays_settled(

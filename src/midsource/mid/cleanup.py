@@ -30,7 +30,7 @@ def journals_of(home: Path, instance: str) -> Path:
 
 
 def _applied_journals(scene: Scene) -> list[tuple[Path, int]]:
-    """Return (folder, bytes) of the journals that nobody holds and nobody needs."""
+    """Return (folder, bytes) of the journals that nobody holds and nobody needs. One that is damaged is recovery's."""
     found = []
     for folder in replay.folders(journals_of(scene.home, scene.instance)):
         fd = replay.hold(folder)
@@ -38,7 +38,7 @@ def _applied_journals(scene: Scene) -> list[tuple[Path, int]]:
             continue
         try:
             told = replay.read(folder)
-            if not told.unapplied and not told.uncertain:
+            if not told.unapplied and not told.uncertain and not told.damage:
                 found.append((folder, sum(path.stat().st_size for path in folder.glob("*.log"))))
         finally:
             os.close(fd)

@@ -1,6 +1,8 @@
 """The records of a journal, as values and as bytes: length, CRC-32, MessagePack.
 
-A record that was cut, altered or is not ours ends the reading of its file: everything before it counts.
+A record that was cut, altered or is not ours ends the reading of its file: everything before it counts. Which of them it was
+matters: a process that is killed leaves at most the beginning of a record at the end of its last file, and nothing behind it. Zeros, which a
+file system leaves when the power goes, have the right checksum of an empty record; there is none.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
@@ -100,15 +103,51 @@ def frame(record: Record) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def unframe(data: bytes) -> tuple[list[Record], int]:
-    """Return the records in ``data``, and how many bytes at its end are none."""
+class Ending(StrEnum):
+    """How the reading of a file ended."""
+
+    WHOLE = ""
+    CUT = "cut"
+    """Within what may be the beginning of a record."""
+    ALTERED = "altered"
+    FOREIGN = "foreign"
+    """At a record that is as it was written, and none that this version knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unframed:
+    """What a file holds: its records, and how many bytes at its end are none, and why."""
+
+    records: list[Record]
+    torn_bytes: int
+    ending: Ending
+
+
+def unframe(data: bytes) -> Unframed:
+    """Return what ``data`` holds, whatever it is. Raises nothing."""
     found: list[Record] = []
-    at = 0
-    while at + _HEAD.size <= len(data):
-        length, check = _HEAD.unpack_from(data, at)
-        payload = data[at + _HEAD.size : at + _HEAD.size + length]
-        if length > RECORD_BYTES or len(payload) < length or zlib.crc32(payload) != check:
-            break
-        found.append(_decode(payload))
-        at += _HEAD.size + length
-    return found, len(data) - at
+    at, ending = 0, Ending.WHOLE
+    while not ending and at < len(data):
+        ending, record, size = _next(data, at)
+        if record is not None:
+            found.append(record)
+            at += size
+    return Unframed(found, len(data) - at, ending)
+
+
+def _next(data: bytes, at: int) -> tuple[Ending, Record | None, int]:
+    """Return the record at ``at`` and its size, or why there is none."""
+    if len(data) - at < _HEAD.size:
+        return Ending.CUT, None, 0
+    length, check = _HEAD.unpack_from(data, at)
+    if not 0 < length <= RECORD_BYTES:
+        return Ending.ALTERED, None, 0
+    payload = data[at + _HEAD.size : at + _HEAD.size + length]
+    if len(payload) < length:
+        return Ending.CUT, None, 0
+    if zlib.crc32(payload) != check:
+        return Ending.ALTERED, None, 0
+    try:
+        return Ending.WHOLE, _decode(payload), _HEAD.size + length
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, and so is text that is none
+        return Ending.FOREIGN, None, 0

@@ -7,8 +7,9 @@ Three cases, looked at when a process starts and every 10 s, each in transaction
 *stalled* (the folder is held, but leases of it ended STALLED_SECONDS ago): the same from its journal, for those leases only.
 It cannot begin a body under an ended lease, so what the journal says after the batch rows are locked stays true. When
 it wakes its outcomes are late evidence; those taken from its journal are recognised.
-*lost* (no folder here, lease ended LOST_SECONDS ago): nobody can say what left, so every message of the batch that waits
-is uncertain.
+*lost* (no folder here, or one that cannot be recovered; lease ended LOST_SECONDS ago): nobody can say what left, so every
+message of the batch that waits is uncertain. Likewise, and at once, where the journal of a dead process is damaged: its outcomes are
+settled as far as they can be read, but which starts are missing nobody can say.
 
 Living and lost owners are told apart by the database's clock, and it may step: an hour forward ends every lease at once,
 while the processes that have them send on. So nobody is judged before `Watch` has seen, by this machine's boot clock, that
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from midsource.mid import dispatch, losses, replay
 from midsource.mid.records import Start
 from midsource.mid.settle import REFUSALS, settle, settle_outcomes
 from midsource.model.clock import Clock
-from midsource.model.errors import Conflict
+from midsource.model.errors import Conflict, Failed
 from midsource.store.database import Connection, Database
 
 STALLED_SECONDS = 10.0
@@ -100,26 +101,30 @@ def recover(
 ) -> Recovered:
     """Recover what others than ``executor`` left under ``root`` and in the database. Raises Unhealthy without a database.
 
-    One journal that cannot be recovered stops no other; it is logged and tried again.
+    One journal that cannot be recovered stops no other; it is logged and tried again. It does not keep its leases for ever:
+    they are lost when no try succeeded until then.
     """
     total = Recovered()
+    failed: set[str] = set()
     watch.look(database)
     stalled = watch.over(stalled_seconds)
     for directory in replay.folders(root):
         if directory.name == executor:
             continue
-        fd = replay.hold(directory)
+        fd = None
         try:
+            fd = replay.hold(directory)
             if fd is not None:
                 total += _dead(database, directory, clock.now())
             elif directory.name in stalled:
                 total += _stalled(database, directory, clock.now(), stalled_seconds)
         except Exception as error:  # noqa: BLE001 - whatever one journal holds, the others and sending go on
+            failed.add(directory.name)
             _log.error("recovery.failed", action="recover", executor=directory.name, why=str(error))
         finally:
             if fd is not None:
                 os.close(fd)
-    known = {directory.name for directory in replay.folders(root)} | {executor}
+    known = {directory.name for directory in replay.folders(root)} - failed | {executor}
     total += _lost(database, watch.over(lost_seconds) - known, clock.now(), lost_seconds)
     if total != Recovered():
         _log.warning(
@@ -132,18 +137,27 @@ def of_dead(database: Database, root: Path, owner: str, clock: Clock) -> Recover
     """Recover what one life left behind that the caller knows to be dead; called where no mta process lives to do it.
 
     From its journal, exactly, where this machine has it; else nobody can say what left, and every message of its ended leases that
-    waits is uncertain. Raises Conflict where its journal is held: somebody lives or recovers it.
+    waits is uncertain. Raises Conflict where its journal is held: somebody lives or recovers it; Failed where it cannot be read:
+    its ended leases are judged all the same.
     """
     directory = root / owner
     if not directory.is_dir():
         return _lost(database, {owner}, clock.now(), LOST_SECONDS)
-    fd = replay.hold(directory)
-    if fd is None:
-        raise Conflict(f"the journal of {owner} is held", "its process lives, or another recovers it just now")
+    fd = None
     try:
+        fd = replay.hold(directory)
+        if fd is None:
+            raise Conflict(f"the journal of {owner} is held", "its process lives, or another recovers it just now")
         return _dead(database, directory, clock.now())
+    except OSError as error:
+        found = _lost(database, {owner}, clock.now(), LOST_SECONDS)
+        raise Failed(
+            f"the journal of {owner} cannot be read ({error}); of its ended leases {found.uncertain} messages are uncertain",
+            "mend the disk or give the folder back to its owner, and it is read again",
+        ) from error
     finally:
-        os.close(fd)
+        if fd is not None:
+            os.close(fd)
 
 
 def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
@@ -153,6 +167,13 @@ def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
     for sealed in told.unapplied:
         with database.transaction() as conn:
             outcomes += settle(conn, executor, sealed, now).recorded
+    if told.torn_bytes:
+        tell = _log.error if told.damage else _log.warning
+        tell("journal.torn", action="recover", executor=executor, bytes=told.torn_bytes, damage=told.damage)
+    if told.damage:
+        found = _lost(database, {executor}, now, None, "its process was killed and its journal damaged")
+        replay.remove(directory)  # a batch that could not be judged is one of a lost owner when its lease is over
+        return replace(found, outcomes=outcomes)
     with database.transaction() as conn:
         held = _lock(conn, executor)
         uncertain = _open(held, told.uncertain)
@@ -175,6 +196,10 @@ def _stalled(database: Database, directory: Path, now: datetime, seconds: float)
     with database.transaction() as conn:
         held = _lock(conn, executor, seconds)
         told = replay.read(directory)  # after the lock: neither it nor a renewal can change what we read about them
+        if told.damage:
+            raise Failed(
+                f"the journal of {executor}, which stalls, is {told.damage}", "its leases are lost if it stays so"
+            )
         applied = set(
             conn.execute("select segment, number from journal_applied where process = %s", (executor,)).fetchall()
         )
@@ -192,17 +217,23 @@ def _stalled(database: Database, directory: Path, now: datetime, seconds: float)
     return Recovered(settled.recorded, len(uncertain), released)
 
 
-def _lost(database: Database, owners: Collection[str], now: datetime, seconds: float) -> Recovered:
-    """Judge batches of lost owners, each in a transaction of its own: one that cannot be judged stops no other."""
+def _lost(
+    database: Database, owners: Collection[str], now: datetime, seconds: float | None, why: str = "its machine was lost"
+) -> Recovered:
+    """Judge batches of lost owners, each in a transaction of its own: one that cannot be judged stops no other.
+
+    ``seconds``: since the end of the lease; None: whatever the lease, for the caller knows that they are dead.
+    """
     total, last = Recovered(), 0
     for _ in range(MAX_BATCHES):
         try:
             with database.transaction() as conn:
                 row = conn.execute(
                     "select id, token, account_id, delivery_id, owner, destination, ids from dispatch_batch "
-                    "where owner = any(%s) and expires_at < clock_timestamp() - make_interval(secs => %s) and id > %s "
+                    "where owner = any(%s) and (%s::float8 is null "
+                    "or expires_at < clock_timestamp() - make_interval(secs => %s::float8)) and id > %s "
                     "order by id limit 1 for update skip locked",
-                    (list(owners), seconds, last),
+                    (list(owners), seconds, seconds or 0.0, last),
                 ).fetchone()
                 if row is None:
                     break
@@ -210,7 +241,7 @@ def _lost(database: Database, owners: Collection[str], now: datetime, seconds: f
                 lease = dispatch.Lease(last, account, delivery, destination, token, tuple(ids))
                 waiting = dispatch.load(conn, [lease])[last]
                 starts = [Start(account, delivery, message.id, last, token) for message in waiting]
-                settle_outcomes(conn, owner, losses.of(conn, starts, "its machine was lost", now), now)
+                settle_outcomes(conn, owner, losses.of(conn, starts, why, now), now)
         except REFUSALS as refusal:
             _log.error("recovery.failed", action="recover", batch=last, why=type(refusal).__name__)
         else:

@@ -7,16 +7,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from midsource.mid.records import Applied, Key, Numbered, Outcome, Sealed, Start, Withdrawn, unframe
+from midsource.mid.records import Applied, Ending, Key, Numbered, Outcome, Sealed, Start, Withdrawn, unframe
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a journal tells: batches not known to be applied, outcomes never sealed, starts without an outcome."""
+    """What a journal tells: batches not known to be applied, outcomes never sealed, starts without an outcome.
+
+    ``damage``: how the reading of a file ended in a way that no killed process leaves; nobody can say which starts are missing
+    then. What was read counts all the same.
+    """
 
     unapplied: tuple[Sealed, ...]
     uncertain: tuple[Start, ...]
     torn_bytes: int
+    damage: Ending = Ending.WHOLE
 
 
 LOOSE = 1 << 62
@@ -24,16 +29,19 @@ LOOSE = 1 << 62
 
 
 def read(directory: Path) -> Replay:
-    """Read a journal, of a dead process or of one that is stalled. Torn tails are skipped and counted."""
+    """Read a journal, of a dead process or of one that is stalled. Torn tails are skipped and counted. Raises OSError."""
     batches: dict[tuple[int, int], list[Outcome]] = {}
     starts: dict[Key, Start] = {}
-    torn = 0
-    for path in sorted(directory.glob("*.log")):
+    torn, damage = 0, Ending.WHOLE
+    paths = _segments(directory)
+    for path in paths:
         segment = int(path.stem)
-        records, torn_here = unframe(path.read_bytes())
-        torn += torn_here
+        told = unframe(path.read_bytes())
+        torn += told.torn_bytes
+        if told.ending is not Ending.CUT or path != paths[-1]:
+            damage = damage or told.ending
         loose: dict[Key, Outcome] = {}
-        for record in records:
+        for record in told.records:
             match record:
                 case Start():
                     starts[record.key] = record
@@ -50,7 +58,7 @@ def read(directory: Path) -> Replay:
         if loose:
             batches[segment, LOOSE] = list(loose.values())
     unapplied = tuple(Sealed(segment, number, tuple(found)) for (segment, number), found in batches.items())
-    return Replay(unapplied, tuple(starts.values()), torn)
+    return Replay(unapplied, tuple(starts.values()), torn, damage)
 
 
 def held_by_the_living(directory: Path) -> bool:
@@ -73,6 +81,9 @@ def hold(directory: Path) -> int | None:
     except BlockingIOError:
         os.close(fd)
         return None
+    if os.fstat(fd).st_nlink == 0:  # whoever held it till now removed it: it is empty, and says nothing
+        os.close(fd)
+        return None
     return fd
 
 
@@ -85,6 +96,11 @@ def folders(root: Path) -> list[Path]:
 
 def remove(directory: Path) -> None:
     """Remove a journal whose content is all in PostgreSQL."""
-    for path in sorted(directory.glob("*.log")):
+    for path in _segments(directory):
         path.unlink(missing_ok=True)
     directory.rmdir()
+
+
+def _segments(directory: Path) -> list[Path]:
+    """Return the segments in their order, which is that of names only up to a million of them."""
+    return sorted((path for path in directory.glob("*.log") if path.stem.isdecimal()), key=lambda path: int(path.stem))
