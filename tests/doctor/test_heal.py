@@ -198,7 +198,7 @@ def test_nothing_is_taken_from_a_living_process(mid: Patient) -> None:
 def test_a_journal_that_nobody_holds_is_replayed(mid: Patient) -> None:
     number = staged(mid)
     ((batch,),) = mid.execute("select id from dispatch_batch")
-    journal = Journal(mid.facts().journals, "mta-gone")
+    journal = Journal(mid.facts().journals, "mta-gone", CLOCK.boot_id())
     for id_ in (1, 2):
         journal.started(Start(1, number, id_, batch, 1))
     journal.outcome(
@@ -221,7 +221,7 @@ def test_a_treatment_that_fails_by_a_fault_of_ours_is_written_down_and_superviso
     number = staged(mid)
     ((batch,),) = mid.execute("select id from dispatch_batch")
     mid.execute("update delivery set spec = '{}'")
-    journal = Journal(mid.facts().journals, "mta-gone")
+    journal = Journal(mid.facts().journals, "mta-gone", CLOCK.boot_id())
     journal.started(Start(1, number, 1, batch, 1))
     journal.close(settled=False)
     before = time.time() - 300

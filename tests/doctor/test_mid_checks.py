@@ -92,7 +92,7 @@ def test_batches_that_wait_where_nothing_is_leased(mid: Patient) -> None:
 
 
 def test_a_journal_that_nobody_holds(mid: Patient) -> None:
-    journal = Journal(mid.facts().journals, "mta@mid1-gone")
+    journal = Journal(mid.facts().journals, "mta@mid1-gone", "a boot")
     before = time.time() - 300
     for path in (journal.directory, *journal.directory.glob("*.log")):
         os.utime(path, (before, before))

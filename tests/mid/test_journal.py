@@ -19,6 +19,7 @@ from midsource.mid import replay as replay_
 from midsource.mid.journal import BATCH_OUTCOMES, Journal, JournalFull
 from midsource.mid.records import Ending, Outcome, Start, frame, unframe
 
+BOOT = "a boot"
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
@@ -46,20 +47,21 @@ def outcome(number: int, token: int = 1, reply: str = "250 2.0.0 Ok") -> Outcome
 
 
 def test_started_without_outcome_is_uncertain(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     for number in range(1, 6):
         journal.started(start(number))
     journal.outcome(outcome(2))
     journal.withdrawn(start(3).key)
     journal.flush()
     replay = replay_.read(tmp_path / "one")
+    assert replay.boot_id == BOOT
     assert [found.id for found in replay.uncertain] == [1, 4, 5]
     assert [[o.id for o in batch.outcomes] for batch in replay.unapplied] == [[2]]
     assert replay.unapplied[0].number == replay_.LOOSE
 
 
 def test_a_second_try_under_another_lease_is_its_own_start(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     journal.started(start(1, token=1))
     journal.outcome(outcome(1, token=1))
     journal.started(start(1, token=2))
@@ -67,7 +69,7 @@ def test_a_second_try_under_another_lease_is_its_own_start(tmp_path: Path) -> No
 
 
 def test_sealed_batches_keep_their_numbers_until_they_are_applied(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     for number in (1, 2):
         journal.outcome(outcome(number))
     first = journal.seal()
@@ -84,7 +86,7 @@ def test_sealed_batches_keep_their_numbers_until_they_are_applied(tmp_path: Path
 
 
 def test_a_torn_tail_is_cut_off_and_counted(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     journal.started(start(1))
     journal.started(start(2))
     path = tmp_path / "one" / "000001.log"
@@ -139,7 +141,7 @@ def test_a_file_that_ends_early_before_the_last_one_is_damage(tmp_path: Path) ->
 
 
 def test_segments_go_in_order_once_applied_and_without_open_starts(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one", segment_bytes=2_000)
+    journal = Journal(tmp_path, "one", BOOT, segment_bytes=2_000)
     journal.started(start(999))
     for number in range(100):
         journal.started(start(number))
@@ -162,7 +164,7 @@ def test_segments_go_in_order_once_applied_and_without_open_starts(tmp_path: Pat
 
 def test_a_segment_stays_until_what_closed_its_starts_is_durable(tmp_path: Path) -> None:
     """What is read at any line here is what a kill at that line leaves."""
-    journal = Journal(tmp_path, "one", segment_bytes=1)
+    journal = Journal(tmp_path, "one", BOOT, segment_bytes=1)
     journal.started(start(1), start(2))
     journal.outcome(outcome(1))
     sealed = journal.seal()
@@ -180,7 +182,7 @@ def test_a_segment_stays_until_what_closed_its_starts_is_durable(tmp_path: Path)
 
 
 def test_an_outcome_flushed_after_a_sync_is_not_covered_by_it(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one", segment_bytes=1)
+    journal = Journal(tmp_path, "one", BOOT, segment_bytes=1)
     journal.started(start(1))
     journal.outcome(outcome(2))
     sealed = journal.seal()
@@ -200,7 +202,7 @@ def names(root: Path) -> list[str]:
 
 
 def test_a_batch_ends_by_itself_when_it_is_large(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     for number in range(BATCH_OUTCOMES + 1):
         journal.outcome(outcome(number))
     first = journal.seal()
@@ -213,7 +215,7 @@ def test_a_batch_ends_by_itself_when_it_is_large(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_held_while_its_process_lives(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     assert replay_.folders(tmp_path) == [tmp_path / "one"]
     assert replay_.hold(tmp_path / "one") is None
     assert replay_.held_by_the_living(tmp_path / "one")
@@ -239,7 +241,7 @@ def test_a_folder_removed_between_opening_and_holding_it_is_nobodys(
 
 
 def test_a_settled_journal_leaves_nothing_behind(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     journal.started(start(1))
     journal.outcome(outcome(1))
     sealed = journal.seal()
@@ -252,7 +254,7 @@ def test_a_settled_journal_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_full_disk_refuses_the_start_and_loses_no_outcome(tmp_path: Path) -> None:
     """A limit on the size of files is a real write error in the middle of a record."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
     journal.started(start(1))
     journal.flush()
     size = (tmp_path / "one" / "000001.log").stat().st_size
@@ -276,7 +278,7 @@ def test_a_full_disk_refuses_the_start_and_loses_no_outcome(tmp_path: Path) -> N
 def test_kill_9_keeps_every_start(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path; from midsource.mid.journal import Journal; from midsource.mid.records import Start\n"
-        "journal = Journal(Path(sys.argv[1]), 'dead')\n"
+        "journal = Journal(Path(sys.argv[1]), 'dead', 'a boot')\n"
         "for n in range(1, 501): journal.started(Start(1, 2, n, 3, 4))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -298,7 +300,7 @@ def limited(which: int, soft: int, act: Callable[[], None]) -> None:
 
 def test_a_disk_that_was_full_when_nothing_waited_is_tried_again(tmp_path: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", BOOT)
 
     def refuse() -> None:
         with pytest.raises(JournalFull):
@@ -313,7 +315,7 @@ def test_a_disk_that_was_full_when_nothing_waited_is_tried_again(tmp_path: Path)
 
 
 def test_without_room_for_another_file_the_present_one_goes_on(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one", segment_bytes=1)
+    journal = Journal(tmp_path, "one", BOOT, segment_bytes=1)
 
     def settle() -> None:
         for id_ in (1, 2):

@@ -55,7 +55,7 @@ def test_of_a_dead_process_outcomes_count_starts_are_uncertain_and_the_rest_goes
     mid_db: MidDatabase, tmp_path: Path
 ) -> None:
     lease, now = leased(mid_db, 5), mid_db.clock.now()
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     for id_ in (1, 2, 3):
         written.started(start(lease, id_))
     written.outcome(outcome(lease, 1, E.ACCEPTED, now))
@@ -70,7 +70,7 @@ def test_of_a_dead_process_outcomes_count_starts_are_uncertain_and_the_rest_goes
 
 def test_recovery_killed_before_it_removed_the_folder_is_done_once(mid_db: MidDatabase, tmp_path: Path) -> None:
     lease, now = leased(mid_db, 3), mid_db.clock.now()
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     written.started(start(lease, 2))
     written.outcome(outcome(lease, 2, E.PUT_OFF, now, now + timedelta(minutes=1)))
@@ -91,7 +91,7 @@ def test_policy_resend_puts_what_a_dead_process_left_uncertain_back(mid_db: MidD
     lease = leased(mid_db, 2)
     with mid_db.database.connection() as conn:
         conn.execute("""update delivery set spec = spec || '{"uncertain_policy": "resend"}'""")
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     die(written)
     recover(mid_db, tmp_path)
@@ -101,7 +101,7 @@ def test_policy_resend_puts_what_a_dead_process_left_uncertain_back(mid_db: MidD
 
 def test_a_living_process_within_its_lease_is_left_alone(mid_db: MidDatabase, tmp_path: Path) -> None:
     lease = leased(mid_db, 2)
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     assert recover(mid_db, tmp_path) == Recovered()
     assert (states(mid_db), free(mid_db)) == ([6, 6], [])
@@ -109,7 +109,7 @@ def test_a_living_process_within_its_lease_is_left_alone(mid_db: MidDatabase, tm
 
 def test_of_a_stalled_process_the_journal_says_what_is_uncertain(mid_db: MidDatabase, tmp_path: Path) -> None:
     lease, now = leased(mid_db, 4), mid_db.clock.now()
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     written.started(start(lease, 2))
     written.outcome(outcome(lease, 2, E.ACCEPTED, now))
@@ -125,7 +125,7 @@ def test_a_stalled_process_that_wakes_tells_late_evidence_and_repeats_nothing(
     mid_db: MidDatabase, tmp_path: Path
 ) -> None:
     lease, now = leased(mid_db, 3), mid_db.clock.now()
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     written.started(start(lease, 2))
     known = outcome(lease, 2, E.ACCEPTED, now)
@@ -154,7 +154,7 @@ def test_of_a_lost_machine_everything_leased_and_waiting_is_uncertain(mid_db: Mi
 def test_a_journal_that_cannot_be_read_stops_no_other(mid_db: MidDatabase, tmp_path: Path) -> None:
     lease = leased(mid_db, 2)
     (tmp_path / "broken" / "000001.log").mkdir(parents=True)
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     die(written)
     assert recover(mid_db, tmp_path).uncertain == 1
@@ -189,7 +189,7 @@ def test_of_a_damaged_journal_outcomes_count_and_everything_else_is_uncertain(
 ) -> None:
     """What it says is true; what it does not say of starts behind the damage nobody knows."""
     lease, now = leased(mid_db, 4), mid_db.clock.now()
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     for id_ in (1, 2):
         written.started(start(lease, id_))
     written.outcome(outcome(lease, 1, E.ACCEPTED, now))
@@ -203,7 +203,7 @@ def test_of_a_damaged_journal_outcomes_count_and_everything_else_is_uncertain(
 
 def test_the_leases_of_a_stalled_process_whose_journal_is_damaged_are_lost(mid_db: MidDatabase, tmp_path: Path) -> None:
     lease = leased(mid_db, 2)
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     (tmp_path / "one" / "000001.log").write_bytes(bytes(4096))
     end_leases(mid_db)
@@ -220,12 +220,53 @@ def test_what_a_machine_that_lost_power_forgot_but_had_settled_stays_settled(
     put_off = outcome(lease, 1, E.PUT_OFF, now, now + timedelta(minutes=5))
     with mid_db.database.transaction() as conn:
         settle(conn, "one", Sealed(1, 1, (put_off,)), now)
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(lease, 1))
     die(written)
-    assert recover(mid_db, tmp_path) == Recovered(released=1)
-    assert states(mid_db) == [61, 6]
-    assert sorted(batches(mid_db)) == [[1], [2]]
+    mid_db.clock.boot()
+    assert recover(mid_db, tmp_path) == Recovered(uncertain=1, released=1)
+    assert states(mid_db) == [61, 62]
+    assert batches(mid_db) == [[1]]
+
+
+def test_a_machine_that_lost_power_forgot_starts_so_whoever_was_leased_is_uncertain(
+    mid_db: MidDatabase, tmp_path: Path
+) -> None:
+    """Bodies 2 and 3 left and had their 250; the power went before the next sync, and the journal ends before them."""
+    lease, now = leased(mid_db, 5), mid_db.clock.now()
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
+    written.started(start(lease, 1))
+    written.outcome(outcome(lease, 1, E.ACCEPTED, now))
+    written.flush()
+    written.sync()
+    path = tmp_path / "one" / "000001.log"
+    durable = path.stat().st_size
+    written.started(start(lease, 2), start(lease, 3))
+    die(written)
+    os.truncate(path, durable)
+    mid_db.clock.boot()
+    assert recover(mid_db, tmp_path) == Recovered(outcomes=1, uncertain=4, released=1), "though its lease is not over"
+    assert (states(mid_db), batches(mid_db)) == ([1, 62, 62, 62, 62], [])
+    assert replay.folders(tmp_path) == []
+    with mid_db.database.connection() as conn:
+        replies = conn.execute("select distinct reply from outcome where id > 1").fetchall()
+    assert replies == [("the body was under way when its machine was lost",)]
+
+
+@pytest.mark.parametrize("then", [None, b"", bytes(36)], ids=["no file", "empty", "zeros"])
+def test_a_journal_that_does_not_say_under_which_boot_it_was_written_is_of_another(
+    mid_db: MidDatabase, tmp_path: Path, then: bytes | None
+) -> None:
+    lease = leased(mid_db, 2)
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
+    written.started(start(lease, 1))
+    die(written)
+    path = tmp_path / "one" / replay.BOOT
+    if then is None:
+        path.unlink()
+    else:
+        path.write_bytes(then)
+    assert recover(mid_db, tmp_path) == Recovered(uncertain=2, released=1)
 
 
 def test_a_batch_of_a_lost_machine_that_cannot_be_judged_stops_no_other(mid_db: MidDatabase, tmp_path: Path) -> None:
@@ -245,7 +286,7 @@ def test_a_batch_of_a_lost_machine_that_cannot_be_judged_stops_no_other(mid_db: 
 def test_a_clock_of_the_database_that_steps_takes_nothing_from_who_renews(mid_db: MidDatabase, tmp_path: Path) -> None:
     """All leases are over at once by that clock, while their owners, here and elsewhere, count on their own and send on."""
     here, elsewhere = leased(mid_db, 2), again(mid_db, second(mid_db), "elsewhere")
-    written = Journal(tmp_path, "one")
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
     written.started(start(here, 1))
     watch = Watch(mid_db.clock, LEASE_SECONDS)
 

@@ -55,14 +55,14 @@ def adding(*numbers: int) -> Callable[[Starts, Add], None]:
 
 
 def test_all_starts_of_a_turn_are_on_disk_before_the_first_body_goes(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", "a boot")
     told = in_one_turn(journal, adding(1, 2, 3))
     assert told == [(1, None, 3), (2, None, 3), (3, None, 3)]
     assert all(journal.has_begun(start(number).key) for number in (1, 2, 3))
 
 
 def test_a_message_that_ended_before_its_turn_did_leaves_no_trace(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", "a boot")
 
     def act(starts: Starts, add: Add) -> None:
         add(1)
@@ -75,7 +75,7 @@ def test_a_message_that_ended_before_its_turn_did_leaves_no_trace(tmp_path: Path
 
 def test_a_full_disk_holds_back_every_body_of_the_turn(tmp_path: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    journal = Journal(tmp_path, "one")
+    journal = Journal(tmp_path, "one", "a boot")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
     try:

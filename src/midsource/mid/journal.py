@@ -1,7 +1,8 @@
 """What an mta process has begun and what came of it, on its own disk: the difference is what is *uncertain*.
 
 One folder per process life, ``<home>/journal/<instance>/<executor>/``, held by flock while the process lives, with
-segments ``000001.log``, ``000002.log``, … of length, CRC-32 and MessagePack. Order of events:
+segments ``000001.log``, ``000002.log``, … of length, CRC-32 and MessagePack, and a file ``boot`` that says under which boot of the
+machine it is written. Order of events:
 
 1. `started` is written (write(2), no fsync) before the first byte of a body leaves, one write for all that begin in a
    turn of the event loop; `withdrawn` takes it back when the final dot was never sent.
@@ -13,7 +14,8 @@ segments ``000001.log``, ``000002.log``, … of length, CRC-32 and MessagePack. 
    closed its starts is durable: an outcome that is only in memory dies with the process, and its start must not go first.
 
 Durable: a `started` survives the death of the process at once and of the machine after the next sync; likewise an
-outcome. Bounds: a segment ends after SEGMENT_BYTES, the folder takes at most JOURNAL_BYTES; beyond that, or on a full
+outcome. So under another boot what is read of outcomes is true, and what is missing of starts says nothing (`mid.recovery`).
+Bounds: a segment ends after SEGMENT_BYTES, the folder takes at most JOURNAL_BYTES; beyond that, or on a full
 disk, `has_room` is false and the caller takes no more work. A torn tail is cut off when it is read.
 """
 
@@ -66,10 +68,10 @@ class _Segment:
 class Journal:
     """The journal of this process. All methods belong to one thread, except `sync`, which may run in another."""
 
-    def __init__(self, root: Path, executor: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, root: Path, executor: str, boot_id: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.executor = executor
         self._segment_bytes = segment_bytes
-        self.directory, self._lock = _claim_directory(root, executor)
+        self.directory, self._lock = _claim_directory(root, executor, boot_id)
         self._segments: deque[_Segment] = deque()
         self._open: dict[Key, _Segment] = {}
         self._buffer: list[bytes] = []
@@ -252,12 +254,24 @@ class Journal:
         self._segments.append(_Segment(number, path, fd))
 
 
-def _claim_directory(root: Path, executor: str) -> tuple[Path, int]:
-    """Make the folder, held from the first moment it can be seen."""
+def _claim_directory(root: Path, executor: str, boot_id: str) -> tuple[Path, int]:
+    """Make the folder, held from the first moment it can be seen. Durable: its name, or the machine would forget its outcomes."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     hidden, final = root / f".{executor}", root / executor
     hidden.mkdir(mode=0o700)
+    (hidden / replay.BOOT).write_text(
+        boot_id, encoding="utf-8"
+    )  # needs no sync: a folder that lost it is of another boot
     fd = replay.hold(hidden)
     assert fd is not None
     hidden.rename(final)
+    _sync_folder(root)
     return final, fd
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -82,7 +82,11 @@ def run_with(outfit: Outfit, config: Config, instance: InstanceConfig, process: 
 async def serve(database: Database, identity: Identity, outfit: Outfit, home_key: keys.HomeKey, clock: Clock) -> None:
     """Be the process, in the running loop, until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
-    journal = Journal(identity.journals, identity.executor)
+    boot_id = clock.boot_id()
+    if not boot_id:
+        _log.warning("boot.unknown", action="start", why="this system does not say which boot it is: should this process be killed, "
+                     "every message it holds will be named uncertain")  # fmt: skip
+    journal = Journal(identity.journals, identity.executor, boot_id)
     with ThreadPoolExecutor(RENDER_THREADS, "render") as pool:
         desk = Desk(journal, pool, Tokens.of(home_key), shipped_rules(), clock)
         leasing = Leasing(

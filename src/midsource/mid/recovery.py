@@ -8,8 +8,9 @@ Three cases, looked at when a process starts and every 10 s, each in transaction
 It cannot begin a body under an ended lease, so what the journal says after the batch rows are locked stays true. When
 it wakes its outcomes are late evidence; those taken from its journal are recognised.
 *lost* (no folder here, or one that cannot be recovered; lease ended LOST_SECONDS ago): nobody can say what left, so every
-message of the batch that waits is uncertain. Likewise, and at once, where the journal of a dead process is damaged: its outcomes are
-settled as far as they can be read, but which starts are missing nobody can say.
+message of the batch that waits is uncertain. Likewise, and at once, where the journal of a dead process does not tell all starts: it
+was written under another boot (a start survives the machine only after the next sync), or nobody knows under which, or it is damaged.
+Its outcomes are settled first, as far as they can be read.
 
 Living and lost owners are told apart by the database's clock, and it may step: an hour forward ends every lease at once,
 while the processes that have them send on. So nobody is judged before `Watch` has seen, by this machine's boot clock, that
@@ -31,6 +32,7 @@ import structlog
 
 from midsource.mid import dispatch, losses, replay
 from midsource.mid.records import Start
+from midsource.mid.replay import Replay
 from midsource.mid.settle import REFUSALS, settle, settle_outcomes
 from midsource.model.clock import Clock
 from midsource.model.errors import Conflict, Failed
@@ -115,7 +117,7 @@ def recover(
         try:
             fd = replay.hold(directory)
             if fd is not None:
-                total += _dead(database, directory, clock.now())
+                total += _dead(database, directory, clock)
             elif directory.name in stalled:
                 total += _stalled(database, directory, clock.now(), stalled_seconds)
         except Exception as error:  # noqa: BLE001 - whatever one journal holds, the others and sending go on
@@ -136,7 +138,7 @@ def recover(
 def of_dead(database: Database, root: Path, owner: str, clock: Clock) -> Recovered:
     """Recover what one life left behind that the caller knows to be dead; called where no mta process lives to do it.
 
-    From its journal, exactly, where this machine has it; else nobody can say what left, and every message of its ended leases that
+    From its journal, exactly, where this machine has it and did not boot since; else nobody can say what left, and every message of its ended leases that
     waits is uncertain. Raises Conflict where its journal is held: somebody lives or recovers it; Failed where it cannot be read:
     its ended leases are judged all the same.
     """
@@ -148,7 +150,7 @@ def of_dead(database: Database, root: Path, owner: str, clock: Clock) -> Recover
         fd = replay.hold(directory)
         if fd is None:
             raise Conflict(f"the journal of {owner} is held", "its process lives, or another recovers it just now")
-        return _dead(database, directory, clock.now())
+        return _dead(database, directory, clock)
     except OSError as error:
         found = _lost(database, {owner}, clock.now(), LOST_SECONDS)
         raise Failed(
@@ -160,9 +162,10 @@ def of_dead(database: Database, root: Path, owner: str, clock: Clock) -> Recover
             os.close(fd)
 
 
-def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
-    executor = directory.name
+def _dead(database: Database, directory: Path, clock: Clock) -> Recovered:
+    executor, now = directory.name, clock.now()
     told = replay.read(directory)
+    doubt = _doubt(told, clock.boot_id())
     outcomes = 0
     for sealed in told.unapplied:
         with database.transaction() as conn:
@@ -170,8 +173,8 @@ def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
     if told.torn_bytes:
         tell = _log.error if told.damage else _log.warning
         tell("journal.torn", action="recover", executor=executor, bytes=told.torn_bytes, damage=told.damage)
-    if told.damage:
-        found = _lost(database, {executor}, now, None, "its process was killed and its journal damaged")
+    if doubt:
+        found = _lost(database, {executor}, now, None, doubt)
         replay.remove(directory)  # a batch that could not be judged is one of a lost owner when its lease is over
         return replace(found, outcomes=outcomes)
     with database.transaction() as conn:
@@ -186,6 +189,18 @@ def _dead(database: Database, directory: Path, now: datetime) -> Recovered:
         released = dispatch.release(conn, executor, _tokens(held))
     replay.remove(directory)
     return Recovered(outcomes, len(uncertain), released)
+
+
+def _doubt(told: Replay, boot_id: str) -> str:
+    """Return why a journal may lack starts, "" where it tells all. ``boot_id``: the machine's now. Pure.
+
+    An unknown boot counts as another one: too many uncertain messages are named then, and none is sent twice unnamed.
+    """
+    if not told.boot_id or not boot_id:
+        return "its machine may have been lost"
+    if told.boot_id != boot_id:
+        return "its machine was lost"
+    return "its process was killed and its journal damaged" if told.damage else ""
 
 
 def _stalled(database: Database, directory: Path, now: datetime, seconds: float) -> Recovered:

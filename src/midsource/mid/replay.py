@@ -15,15 +15,18 @@ class Replay:
     """What a journal tells: batches not known to be applied, outcomes never sealed, starts without an outcome.
 
     ``damage``: how the reading of a file ended in a way that no killed process leaves; nobody can say which starts are missing
-    then. What was read counts all the same.
+    then. What was read counts all the same. ``boot_id``: the boot under which it was written, "" where it does not say.
     """
 
     unapplied: tuple[Sealed, ...]
     uncertain: tuple[Start, ...]
     torn_bytes: int
     damage: Ending = Ending.WHOLE
+    boot_id: str = ""
 
 
+BOOT = "boot"
+"""File in the folder that names the boot. It goes last, so that no segment is ever without it but by the loss of the machine."""
 LOOSE = 1 << 62
 """Number given to outcomes found behind the last mark: no process ever counts so far, so it is theirs alone."""
 
@@ -58,7 +61,7 @@ def read(directory: Path) -> Replay:
         if loose:
             batches[segment, LOOSE] = list(loose.values())
     unapplied = tuple(Sealed(segment, number, tuple(found)) for (segment, number), found in batches.items())
-    return Replay(unapplied, tuple(starts.values()), torn, damage)
+    return Replay(unapplied, tuple(starts.values()), torn, damage, _boot_id(directory))
 
 
 def held_by_the_living(directory: Path) -> bool:
@@ -98,7 +101,15 @@ def remove(directory: Path) -> None:
     """Remove a journal whose content is all in PostgreSQL."""
     for path in _segments(directory):
         path.unlink(missing_ok=True)
+    (directory / BOOT).unlink(missing_ok=True)
     directory.rmdir()
+
+
+def _boot_id(directory: Path) -> str:
+    try:
+        return (directory / BOOT).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _segments(directory: Path) -> list[Path]:
