@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -22,6 +23,8 @@ LOOK_SECONDS = 0.25
 """How late news may be: four small statements a second while somebody waits."""
 POLLS_PER_ACCOUNT = 2
 """Of one web process: a marketing instance has one for counters and one for logs."""
+FAILED_SECONDS = 1.0
+"""Pause after a look that failed: four lines a second of the same would bury the log."""
 
 log = structlog.get_logger()
 
@@ -72,23 +75,31 @@ class FeedWaiters:
             self._waiters.discard(waiter)
 
     async def run(self) -> None:
-        """Wake waiters, until cancelled."""
+        """Wake waiters, until cancelled; a look that fails is logged and the next one comes."""
         while True:
             await self._somebody.wait()
             if not self._waiters:
                 self._somebody.clear()
                 continue
+            # Taken here: while the thread looks, readers come and go.
+            accounts = sorted({waiter.account_id for waiter in self._waiters})
+            pause = LOOK_SECONDS
             try:
-                heads = await to_thread.run_sync(self._look, limiter=self._threads)
+                self._wake(await to_thread.run_sync(self._look, accounts, limiter=self._threads))
             except MidsourceError as exc:
                 log.warning("feed_not_seen", action="feed_not_seen", cause=str(exc))
-                heads = {}
-            for waiter in self._waiters:
-                seq, unnumbered = heads.get(waiter.account_id, (0, False))
-                if unnumbered or seq > waiter.seq:
-                    waiter.woken.set()
-            await asyncio.sleep(LOOK_SECONDS)
+                pause = FAILED_SECONDS
+            except Exception:  # a fault of ours in one look must not end the web process
+                log.exception("bug", action="bug")
+                pause = FAILED_SECONDS
+            await asyncio.sleep(pause)
 
-    def _look(self) -> dict[int, tuple[int, bool]]:
+    def _look(self, accounts: Sequence[int]) -> dict[int, tuple[int, bool]]:
         with self._database.connection() as conn:
-            return feed.heads(conn, sorted({waiter.account_id for waiter in self._waiters}))
+            return feed.heads(conn, accounts)
+
+    def _wake(self, heads: Mapping[int, tuple[int, bool]]) -> None:
+        for waiter in self._waiters:
+            seq, unnumbered = heads.get(waiter.account_id, (0, False))
+            if unnumbered or seq > waiter.seq:
+                waiter.woken.set()
