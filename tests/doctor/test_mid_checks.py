@@ -54,14 +54,30 @@ def test_nothing_is_seen_where_all_is_well(mid: Patient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "minutes", "severity"), [(51, 11, "error"), (71, 11, "error"), (72, 11, "error"), (25, 361, "info")]
+    ("state", "minutes", "severity"), [(51, 21, "error"), (71, 21, "error"), (72, 21, "error"), (25, 361, "info")]
 )
 def test_a_delivery_stuck_in_each_state(mid: Patient, state: int, minutes: int, severity: str) -> None:
     began = CLOCK.now() - timedelta(minutes=minutes)
-    number = twin(mid, state=state, received_at=began, started_at=began if state != 25 else None)
+    number = twin(mid, state=state, state_at=began)
     (found,) = mid.see("sending.stuck")
     assert (found.subject, found.severity) == (f"default {number}", severity)
-    mid.execute("update delivery set received_at = now(), started_at = now()")
+    mid.execute("update delivery set state_at = state_at + interval '2 min'")
+    assert mid.see("sending.stuck") == []
+
+
+@pytest.mark.parametrize("state", [71, 72])
+def test_a_delivery_that_was_sent_for_days_and_is_being_paused_is_not_stuck(mid: Patient, state: int) -> None:
+    twin(mid, state=state, received_at=CLOCK.now() - timedelta(days=3), started_at=CLOCK.now() - timedelta(days=2))
+    assert mid.see("sending.stuck") == []
+
+
+def test_a_delivery_whose_first_message_takes_long_or_is_held_is_not_stuck(mid: Patient) -> None:
+    number = twin(mid, state=51, state_at=CLOCK.now() - timedelta(minutes=25))
+    batch(mid, number, "-25 min", "mta-1", "50 s")
+    assert mid.see("sending.stuck") == []
+    mid.execute("update dispatch_batch set owner = null, expires_at = null")
+    assert len(mid.see("sending.stuck")) == 1
+    mid.execute("insert into account_hold (account_id) values (1)")
     assert mid.see("sending.stuck") == []
 
 
@@ -69,6 +85,8 @@ def test_a_delivery_past_its_validity(mid: Patient) -> None:
     twin(mid, state=62, started_at=CLOCK.now(), valid_until=CLOCK.now() - timedelta(minutes=31))
     (found,) = mid.see("sending.stuck")
     assert "past its validity since 31 min" in found.evidence
+    mid.execute("insert into account_hold (account_id) values (1)")
+    assert mid.see("sending.stuck") == [], "nothing of a held account is sent, nor ended"
 
 
 def test_leases_that_nobody_takes_back(mid: Patient) -> None:

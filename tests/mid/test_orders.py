@@ -154,6 +154,19 @@ def test_pause_waits_for_what_is_leased_and_resume_goes_on(mid_db: MidDatabase) 
     assert order(mid_db, delivery, "resume") == 55
 
 
+def test_a_delivery_knows_since_when_it_has_its_state(mid_db: MidDatabase) -> None:
+    """The doctor judges by it how long a pause may take; when the delivery was started says nothing of that."""
+    delivery, changed_at = mid_db.delivery(state=45, messages=1), []
+    for verb in ("start", "pause", "pause", "resume"):
+        mid_db.clock.advance(timedelta(days=1))
+        order(mid_db, delivery, verb)
+        with mid_db.database.connection() as conn:
+            changed_at.append(scalar(conn, "select state_at from delivery"))
+    day = timedelta(days=1)
+    start, pause, again, resume = (moment - mid_db.clock.now() for moment in changed_at)
+    assert (start, pause, again, resume) == (-3 * day, -2 * day, -2 * day, 0 * day)
+
+
 def test_stop_cancels_what_is_planned_and_keeps_the_rest(mid_db: MidDatabase) -> None:
     delivery = mid_db.delivery(state=45, messages=12_000, domains=1)
     order(mid_db, delivery, "start")

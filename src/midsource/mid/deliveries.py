@@ -59,9 +59,9 @@ def put_delivery(database: Database, account_id: int, spec: DeliverySpec, now: d
     with database.transaction() as conn:
         conn.execute("select ensure_month('message', %s)", (int(str(month)),))
         created = conn.execute(
-            "insert into delivery (account_id, id, label, spec, spec_hash, received_at) values (%s, %s, %s, %s, %s, %s) "
+            "insert into delivery (account_id, id, label, spec, spec_hash, received_at, state_at) values (%s, %s, %s, %s, %s, %s, %s) "
             "on conflict do nothing returning revision",
-            (account_id, spec.id, spec.label, document, digest, now),
+            (account_id, spec.id, spec.label, document, digest, now, now),
         ).fetchone()
         if created is not None:
             counters.write_batch(conn, account_id, [spec.id], now)
@@ -96,11 +96,12 @@ def move(conn: Connection, delivery: Delivery, event: DeliveryEvent, now: dateti
         )
     start = event is DeliveryEvent.START
     row = conn.execute(
-        "update delivery set state = %s, revision = revision + 1, last_command = case when %s then %s else last_command end, "
+        "update delivery set state = %s, state_at = %s, revision = revision + 1, last_command = case when %s then %s else last_command end, "
         "started_at = coalesce(started_at, %s), valid_until = coalesce(valid_until, %s), finished_at = coalesce(finished_at, %s) "
         "where account_id = %s and id = %s returning revision, started_at, finished_at, valid_until, finalised_at",
         (
             state,
+            now,
             event in ("start", "pause", "resume", "stop"),
             str(event),
             now if start else None,

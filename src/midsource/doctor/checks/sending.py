@@ -17,11 +17,14 @@ from midsource.model.ids import first_of_last_month
 from midsource.store.database import Connection
 
 SHOWN = 50
+SLOW = timedelta(minutes=20)
+"""Longer than one message may take at a server that uses up its time: RCPT 5 minutes, DATA 2, body 10 (net/timeouts.py); and longer
+than a lost machine's leases are left alone."""
 PATIENCE: Mapping[S, timedelta] = MappingProxyType({
     S.MESSAGE_FINALISED: timedelta(hours=6),
-    S.START_PENDING: timedelta(minutes=10),
-    S.PAUSE_REQUESTED: timedelta(minutes=10),
-    S.PAUSING: timedelta(minutes=10),
+    S.START_PENDING: SLOW,
+    S.PAUSE_REQUESTED: SLOW,
+    S.PAUSING: SLOW,
 })  # fmt: skip
 """*Message finalised* on a mid: parts arrive, and finalise does not."""
 EXPIRED_FOR = timedelta(minutes=5)
@@ -31,24 +34,32 @@ READY_FOR = timedelta(minutes=30)
 ORPHAN_FOR = timedelta(minutes=2)
 """The next mta process on the machine replays a journal within 10 s."""
 OVER_VALIDITY = timedelta(minutes=30)
+_CAUSES: Mapping[S, str] = MappingProxyType({
+    S.MESSAGE_FINALISED: "Its parts came, its finalise did not: the marketing side stopped the hand-over.",
+    S.START_PENDING: "No mta process takes its messages.",
+    S.PAUSE_REQUESTED: "A process has some of its messages in hand and stands still, or is gone and nobody judges what it left.",
+    S.PAUSING: "A process has some of its messages in hand and stands still, or is gone and nobody judges what it left.",
+})  # fmt: skip
 
 
 def stuck(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
-    """Deliveries of a mid that stay longer than they may: 6 hours without finalise, 10 minutes start pending or pausing, half an hour past their validity."""
-    for number, account, state, received, started, valid_until, batches in conn.execute(
-        "select d.id, a.name, d.state, d.received_at, d.started_at, d.valid_until, (select count(*) from (select 1 from dispatch_batch b "
-        "where b.account_id = d.account_id and b.delivery_id = d.id limit 100) x) from delivery d join account a on a.id = d.account_id "
-        "where d.finished_at is null and d.state = any(%s) order by 1 limit %s",
+    """Deliveries of a mid that stay longer than they may: 6 hours without finalise, 20 minutes pausing or start pending while nothing is leased, half an hour past their validity."""
+    for number, account, state, since, valid_until, batches, leased in conn.execute(
+        "select d.id, a.name, d.state, d.state_at, d.valid_until, (select count(*) from (select 1 from dispatch_batch b "
+        "where b.account_id = d.account_id and b.delivery_id = d.id limit 100) x), exists (select from dispatch_batch b "
+        "where b.account_id = d.account_id and b.delivery_id = d.id and b.owner is not null) "
+        "from delivery d join account a on a.id = d.account_id where d.finished_at is null and d.state = any(%s) and (d.state not in (51, 55, 62) "
+        "or not exists (select from account_hold h where h.account_id = d.account_id)) order by 1 limit %s",
         ([*map(int, PATIENCE), int(S.IN_PROGRESS), int(S.RETRY)], 20 * SHOWN),
     ).fetchall():
         about = f"Delivery {number} of {account}"
-        since = now - (started or received)
-        if S(state) in PATIENCE and since > PATIENCE[S(state)]:
+        late = S(state) in PATIENCE and now - since > PATIENCE[S(state)]
+        if late and not (S(state) is S.START_PENDING and leased):
             finalise = S(state) is S.MESSAGE_FINALISED
             yield Seen(
                 Severity.INFO if finalise else Severity.ERROR,
-                evidence=f"{about} has been {S(state).label} for {age(since)}; {batches} dispatch batches wait.",
-                cause="Its parts came, its finalise did not: the marketing side stopped the hand-over." if finalise else "No mta process takes its messages.",
+                evidence=f"{about} has been {S(state).label} for {age(now - since)}; {batches} dispatch batches wait.",
+                cause=_CAUSES[S(state)],
                 remedy=f"On the marketing side: `midsource delivery show {number}`." if finalise else "`midsource ps`: an mta process must live.",
                 subject=f"{account} {number}",
             )  # fmt: skip
