@@ -97,16 +97,52 @@ def test_leases_that_nobody_takes_back(mid: Patient) -> None:
     assert "2 messages" in found.evidence
 
 
+HOUR_AGO = CLOCK.now() - timedelta(hours=1)
+
+
 def test_batches_that_wait_where_nothing_is_leased(mid: Patient) -> None:
-    number = twin(mid, started_at=CLOCK.now())
-    batch(mid, number, "-31 min", at="idle.test")
-    batch(mid, number, "-31 min", at="busy.test")
-    batch(mid, number, "-31 min", "mta-1", "1 min", at="busy.test")
+    batch(mid, twin(mid, state_at=HOUR_AGO), "-31 min", at="idle.test")
+    other = twin(mid, 2, state_at=HOUR_AGO)
+    batch(mid, other, "-31 min", at="busy.test")
+    batch(mid, twin(mid, 3, state_at=HOUR_AGO), "-31 min", "mta-1", "1 min", at="busy.test")
     (found,) = mid.see("sending.waiting")
     assert "due since 31 min: 1," in found.evidence
     assert "idle.test" in found.evidence
     mid.execute("update delivery set state = 75")
     assert mid.see("sending.waiting") == [], "a paused delivery's batches wait for its operator"
+
+
+def test_batches_count_from_the_end_of_a_pause(mid: Patient) -> None:
+    batch(mid, twin(mid, state_at=CLOCK.now() - timedelta(minutes=29)), "-3 days")
+    assert mid.see("sending.waiting") == []
+    mid.execute("update delivery set state_at = state_at - interval '2 min'")
+    (found,) = mid.see("sending.waiting")
+    assert "due since 31 min" in found.evidence
+
+
+def test_the_tail_of_a_large_delivery_waits_for_its_turn(mid: Patient) -> None:
+    number = twin(mid, state_at=HOUR_AGO)
+    batch(mid, number, "-50 min", at="tail.test")
+    batch(mid, number, "-50 min", "mta-1", "1 min", at="head.test")
+    assert mid.see("sending.waiting") == [], "another destination of it is being sent"
+    mid.execute("delete from dispatch_batch where owner is not null")
+    outcomes = "insert into feed_batch (account_id, day, rows, deliveries, created_at) values (1, current_date, %s, %s, now() - %s::interval)"
+    mid.execute(outcomes, 1, [number], "31 min")
+    mid.execute(outcomes, 1, [number + 1], "1 min")
+    mid.execute(outcomes, 0, [number], "1 min")
+    assert len(mid.see("sending.waiting")) == 1, "no outcome of it for half an hour"
+    mid.execute(outcomes, 1, [number + 1, number], "29 min")
+    assert mid.see("sending.waiting") == []
+
+
+def test_an_account_that_is_held_waits_to_be_told_and_not_for_an_mta_process(mid: Patient) -> None:
+    batch(mid, twin(mid, state_at=HOUR_AGO), "-50 min")
+    mid.execute("insert into account_hold (account_id, since) values (1, now() - interval '3 h')")
+    assert mid.see("sending.waiting") == []
+    mid.execute("update account_hold set since = now() - interval '4 h'")
+    (found,) = mid.see("sending.waiting")
+    assert (found.subject, found.severity) == ("default", Severity.WARNING)
+    assert "restored" in found.evidence
 
 
 def test_a_journal_that_nobody_holds(mid: Patient) -> None:

@@ -30,7 +30,25 @@ PATIENCE: Mapping[S, timedelta] = MappingProxyType({
 EXPIRED_FOR = timedelta(minutes=5)
 """A lease past its end is looked at every 10 s; a lost machine's is judged after 120 s and one lease (mid/recovery.py)."""
 READY_FOR = timedelta(minutes=30)
-"""A batch may wait long for its turn at a slow destination; half an hour without any lease there is not that."""
+"""A batch may wait long for its turn; half an hour without any lease of its delivery or destination, or outcome of its delivery, is not that."""
+HELD_FOR = timedelta(hours=3, minutes=30)
+"""More than three periods of the marketing side's `reconcile`, which releases what is held, and a run."""
+_WAITING = """
+with lately as materialized (
+    select distinct account_id, unnest(deliveries) as id from feed_batch
+    where rows > 0 and id > coalesce((select id from feed_batch where created_at < %(before)s order by id desc limit 1), 0)
+), waiting as (
+    select b.destination, greatest(b.ready_at, d.state_at) as since from dispatch_batch b
+    join delivery d on d.account_id = b.account_id and d.id = b.delivery_id and d.state in (51, 55, 62)
+    where b.owner is null and b.ready_at < %(before)s and d.state_at < %(before)s
+        and not exists (select from account_hold h where h.account_id = d.account_id)
+        and not exists (select from dispatch_batch l where l.owner is not null
+            and (l.destination = b.destination or (l.account_id = b.account_id and l.delivery_id = b.delivery_id)))
+        and not exists (select from lately y where y.account_id = d.account_id and y.id = d.id)
+)
+select count(*), min(since), count(distinct destination), (array_agg(distinct destination))[1:3] from waiting
+"""
+"""A batch counts from the later of the time it was due and the last move of its delivery: a pause moves no batch."""
 ORPHAN_FOR = timedelta(minutes=2)
 """The next mta process on the machine replays a journal within 10 s."""
 OVER_VALIDITY = timedelta(minutes=30)
@@ -92,19 +110,25 @@ def leases(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
 
 
 def waiting(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
-    """Dispatch batches that are due for half an hour, of deliveries that are sent, at destinations where nothing is leased."""
-    row = conn.execute(
-        "select count(*), min(b.ready_at), count(distinct b.destination), (array_agg(distinct b.destination))[1:3] from dispatch_batch b "
-        "join delivery d on d.account_id = b.account_id and d.id = b.delivery_id and d.state in (51, 55, 62) where b.owner is null and b.ready_at < %s "
-        "and not exists (select from dispatch_batch l where l.owner is not null and l.destination = b.destination)",
-        (now - READY_FOR,),
-    ).fetchone()
+    """Dispatch batches that could be sent for half an hour while nothing of their delivery is taken; accounts held for longer than reconcile takes."""
+    row = conn.execute(_WAITING, {"before": now - READY_FOR}).fetchone()
     if row is not None and row[0]:
         yield Seen(
             Severity.ERROR,
-            evidence=f"Batches that are due since {age(now - row[1])}: {row[0]}, at {row[2]} destinations ({', '.join(row[3])} …), where nobody holds a lease.",
+            evidence=f"Batches that are due since {age(now - row[1])}: {row[0]}, at {row[2]} destinations ({', '.join(row[3])} …); nothing of their deliveries was taken since.",
             cause="No mta process lives, or those destinations take no connections and rest.",
             remedy="`midsource ps`; `midsource logs mta@NAME --grep` the destination says what it answers.",
+        )  # fmt: skip
+    for account, since in conn.execute(
+        "select a.name, h.since from account_hold h join account a on a.id = h.account_id where h.since < %s order by 1 limit %s",
+        (now - HELD_FOR, SHOWN),
+    ).fetchall():
+        yield Seen(
+            Severity.WARNING,
+            evidence=f"Nothing of {account} is sent for {age(now - since)}: this mid was restored, and waits to be told what it sent since its backup.",
+            cause="The workflow `reconcile` of its marketing instance tells it and lets it go on; it does not run, or does not reach this mid.",
+            remedy=f"On the marketing side: `midsource workflow run-now reconcile`. Without it: `midsource account release {account} --role mid`.",
+            subject=account,
         )
 
 
