@@ -239,6 +239,19 @@ def test_results_that_are_never_acknowledged(mid: Patient) -> None:
     assert mid.see("feed.unacknowledged") == []
 
 
+def test_results_of_an_account_that_was_switched_off_ask_for_nothing_and_say_when_they_go(mid: Patient) -> None:
+    feed(mid, seq=10, created="50 days")
+    assert mid.see("feed.unacknowledged")[0].severity is Severity.ERROR
+    mid.execute("update account set active = false")
+    (found,) = mid.see("feed.unacknowledged")
+    assert (found.subject, found.severity) == ("default", Severity.INFO)
+    assert f"from {CLOCK.now() + timedelta(days=11):%Y-%m-%d} on" in found.remedy
+    mid.execute(
+        "insert into option (name, value, modified_by) values ('NmsCleanup_UnpulledPurgeDelay', '70d', 'tests')"
+    )
+    assert f"from {CLOCK.now() + timedelta(days=21):%Y-%m-%d} on" in mid.see("feed.unacknowledged")[0].remedy
+
+
 def test_a_disk_budget_that_is_nearly_or_all_spent(mid: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mid.see("feed.budget") == []
     mid.execute("insert into option (name, value, modified_by) values ('NmsServer_DiskBudget', '1', 'tests')")

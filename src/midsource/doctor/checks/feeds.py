@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from midsource.doctor.check import MID, Check
 from midsource.doctor.facts import Facts
 from midsource.mid import disk_budget
+from midsource.mid.options import TABLE
 from midsource.model.finding import Seen, Severity, age
+from midsource.model.options import OUTCOME_DELAY, UNPULLED_DELAY
 from midsource.store.database import Connection
 
 UNNUMBERED_FOR = timedelta(minutes=10)
@@ -17,8 +19,8 @@ UNFOLDED_MANY = 20_000
 UNASKED = {"deliveries": timedelta(minutes=40), "logs": timedelta(hours=3, minutes=30)}
 """More than three periods of the workflow that asks, and a run."""
 UNACKNOWLEDGED_FOR = timedelta(days=3)
-KEPT = timedelta(days=60)
-"""What is never pulled is kept so long."""
+NEARLY_GONE = 0.75
+"""Of the time that results are kept: two weeks before they go, by default."""
 NEARLY_SPENT = 0.9
 """Of the disk budget: a tenth of it are days, where mail is sent at a steady pace."""
 
@@ -70,28 +72,43 @@ def unasked(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
 
 
 def unacknowledged(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
-    """Results that an account has not acknowledged for three days, with their size on disk; they are kept for 60 days."""
+    """Results that an account has not acknowledged for three days, with their size on disk and the day they go; of an account that is switched off that is all there is to know."""
     rows = conn.execute(
-        "select a.name, (select min(b.created_at) from feed_batch b where b.account_id = a.id and (b.seq is null or b.seq > coalesce(k.seq, 0))) as oldest "
+        "select a.name, a.active, (select min(b.created_at) from feed_batch b where b.account_id = a.id and (b.seq is null or b.seq > coalesce(k.seq, 0))) as oldest "
         "from account a left join feed_ack k on k.account_id = a.id and k.stream = 'logs' order by 1 limit 200"
     ).fetchall()
-    for account, oldest in rows:
+    kept = timedelta(seconds=max(TABLE.seconds(conn, option) for option in (UNPULLED_DELAY, OUTCOME_DELAY)))
+    for account, active, oldest in rows:
         if oldest is None or now - oldest <= UNACKNOWLEDGED_FOR:
             continue
-        row = conn.execute(
-            "select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_inherits i join pg_class c on c.oid = i.inhrelid "
-            "where i.inhparent = 'outcome'::regclass and right(c.relname, 8) >= %s",
-            (f"{oldest:%Y%m%d}",),
-        ).fetchone()
-        held = row[0] if row else 0
-        late = now - oldest > KEPT * 0.75
-        yield Seen(
-            Severity.ERROR if late else Severity.WARNING,
-            evidence=f"{account} has not acknowledged results of {age(now - oldest)} ago; the days since then take {held / 1e6:.0f} MB.",
-            cause="It does not read, reads slowly, or was removed without being switched off here.",
-            remedy="On the marketing side: `midsource option list` shows where its pointer stands. An account that is gone: switch it off.",
-            subject=account,
-        )
+        held = _held(conn, oldest)
+        goes = (oldest + kept).astimezone(UTC).date() + timedelta(days=1)  # whole days are dropped
+        if active:
+            yield Seen(
+                Severity.ERROR if now - oldest > kept * NEARLY_GONE else Severity.WARNING,
+                evidence=f"{account} has not acknowledged results of {age(now - oldest)} ago; the days since then take {held / 1e6:.0f} MB. They go from {goes} on.",
+                cause="It does not read, reads slowly, or was removed without being switched off here.",
+                remedy="On the marketing side: `midsource option list` shows where its pointer stands. An account that is gone: switch it off.",
+                subject=account,
+            )  # fmt: skip
+        else:
+            yield Seen(
+                Severity.INFO,
+                evidence=f"{account} is switched off and left results of {age(now - oldest)} ago; the days since then take {held / 1e6:.0f} MB.",
+                cause="Nobody reads them, and results that nobody reads are kept for a while like any other's.",
+                remedy=f"Nothing: `cleanup` drops them from {goes} on.",
+                subject=account,
+            )
+
+
+def _held(conn: Connection, oldest: datetime) -> int:
+    """Return the bytes of the days of results from ``oldest`` on."""
+    row = conn.execute(
+        "select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_inherits i join pg_class c on c.oid = i.inhrelid "
+        "where i.inhparent = 'outcome'::regclass and right(c.relname, 8) >= %s",
+        (f"{oldest:%Y%m%d}",),
+    ).fetchone()
+    return int(row[0]) if row else 0
 
 
 def budget(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
