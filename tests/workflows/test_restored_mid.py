@@ -109,8 +109,30 @@ def test_with_the_policy_resend_what_waits_is_sent_and_what_is_known_is_not(halv
     pull(halves)
     restore(halves, number)
     reconcile.run_once(halves.context())
+    assert halves.lines("200 messages may have been sent since its backup")
     assert states(halves, number) == {1: 100, 6: 200}
+    with halves.mid.connection() as conn:
+        named = scalar(conn, "select count(*) from outcome where (old_state, new_state) in ((6, 62), (62, 6))")
+    assert named == 400, "what is sent again was named uncertain"
     assert sending(halves) > 0
+    pull(halves)
+    assert halves.same_on_both_sides(number)
+    assert halves.totals_agree(number)
+
+
+def test_more_deliveries_than_are_named_at_once_are_told_in_one_run(
+    halves: LinkedHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "HELD_DELIVERIES", 2)
+    numbers = [started(halves, serial) for serial in (1, 2, 3)]
+    for number in numbers:
+        halves.sent(number, range(1, 101))
+    pull(halves)
+    for number in numbers:
+        restore(halves, number)
+    reconcile.run_once(halves.context())
+    assert halves.lines("known of 3 deliveries under way; 600 messages may have been sent")
+    assert [states(halves, number) for number in numbers] == 3 * [{1: 100, 62: 200}]
 
 
 def test_what_was_not_due_yet_goes_on_waiting(halves: LinkedHalves) -> None:

@@ -70,9 +70,16 @@ def release(
         with opened.database.transaction() as conn:
             account_id = hold.account_named(conn, name)
             audit.record(conn, asking.visitor(), "account.release", name)
-        while not (answer := hold.release(opened.database, account_id, SystemClock().now(), untold=True)).released:
-            say(f"{answer.uncertain} messages are uncertain, going on")
-    say(f"account {name} is dispatched again; {answer.uncertain} messages may have been sent before and are uncertain")
+        named, released = 0, False
+        while not released:
+            answer = hold.release(opened.database, account_id, SystemClock().now(), untold=True)
+            named, released = named + answer.uncertain, answer.released
+            if not released:
+                say(f"{named} messages are uncertain, going on")
+    say(
+        f"account {name} is dispatched again; {named} messages may have been sent before: they are uncertain, "
+        "or due again where their delivery's policy is resend"
+    )
 
 
 @app.command("test")

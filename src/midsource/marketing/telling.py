@@ -28,9 +28,13 @@ def tell(context: Context, client: MidClient, account: str, deadline: float) -> 
     if not told.held:
         _settle(context, account)
         return True
-    for delivery_id in told.deliveries:
-        if not _tell_delivery(context, client, delivery_id, deadline):
-            return False
+    deliveries_told = 0
+    while told.deliveries:  # a bounded number at a time; those told are not named again
+        for delivery_id in told.deliveries:
+            if not _tell_delivery(context, client, delivery_id, deadline):
+                return False
+        deliveries_told += len(told.deliveries)
+        told = client.hold()
     uncertain = 0
     for _ in range(RELEASES):
         context.beat()
@@ -43,8 +47,8 @@ def tell(context: Context, client: MidClient, account: str, deadline: float) -> 
     _settle(context, account)
     context.say(
         "warning",
-        f"{account} was restored and is told what is known of {len(told.deliveries)} deliveries under way; {uncertain} messages "
-        "may have been sent since its backup and are uncertain; it sends again",
+        f"{account} was restored and is told what is known of {deliveries_told} deliveries under way; {uncertain} messages "
+        "may have been sent since its backup: they are uncertain, or due again where their delivery's policy is resend; it sends again",
     )
     return True
 

@@ -3,13 +3,14 @@
 Order of events: the database gets a new generation (by who restores it) and a trigger holds every account; the marketing
 instance hears *rewound* from the feed, asks what is held, tells page by page what its log knows of the deliveries under
 way (messages that are older here take it), and releases. At release every message that still waits and was due may have
-been sent after the backup: it becomes *uncertain*, and is sent again only where its delivery's policy says *resend*.
+been sent after the backup: it becomes *uncertain*, and where its delivery's policy says *resend* it is due again in the same
+transaction, so that ledger, feed and counters show both. The hold goes when every delivery under way is named.
 What was not due yet (a later wave) goes on waiting. A cursor beyond the end of the feed means the same without a new generation.
 
 The other way out: an operator releases the account here, without being told (``account release NAME --role mid``).
 
-Limits: KNOWN_ROWS a page, RELEASED_ROWS made uncertain in one transaction, RELEASE_TURNS of them a call. Repeating any
-call changes nothing more.
+Limits: KNOWN_ROWS a page, RELEASED_ROWS named in one transaction, which also moves how far the release has come; RELEASED_MESSAGES
+and RELEASE_TURNS a call. Repeating any call changes nothing more.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from midsource.mid import counters, deliveries, ledger, orders
+from midsource.mid import counters, deliveries, ledger
 from midsource.mid.ledger import OutcomeRecord
 from midsource.model.errors import Conflict, NotFound
 from midsource.model.message import MessageEvent
@@ -26,7 +27,10 @@ from midsource.store.database import Connection, Database, scalar
 from midsource.wire.hold import HELD_DELIVERIES, HoldAnswer, KnownAnswer, KnownRow, ReleaseAnswer
 
 RELEASED_ROWS = ledger.MAX_BATCH_ROWS
-RELEASE_TURNS = 20
+RELEASED_MESSAGES = 100_000
+"""Named in one call: some 20 s, where they are made due again; its caller waits for the answer."""
+RELEASE_TURNS = 1_000
+"""Transactions of one call: as many deliveries, where little waits in each."""
 WHY = "the mid was restored: it may have been sent after the backup"
 NOT_HELD = "not exists (select from account_hold h where h.account_id = {}.account_id)"
 """SQL: of a row with an account, whether its messages may be dispatched."""
@@ -49,13 +53,18 @@ select domain, old_state, state, count(*) from changed group by 1, 2, 3
 """
 _WAITING = """
 select m.id from message m where m.account_id = %(account)s and m.delivery_id = %(delivery)s and m.state in (6, 61)
-    and not (m.state = 6 and m.attempts = 0 and m.id in (select unnest(b.ids) from dispatch_batch b
+    and m.id > %(after)s and not (m.state = 6 and m.attempts = 0 and m.id in (select unnest(b.ids) from dispatch_batch b
         where b.account_id = %(account)s and b.delivery_id = %(delivery)s and b.ready_at > now()))
 order by m.id limit %(limit)s for no key update of m
 """
 _OPEN = """
 select d.id from delivery d where d.account_id = %s and d.started_at is not null and d.finished_at is null
     and d.id <> all(%s) order by d.id limit %s
+"""
+_NAMED = """
+update account_hold set naming = %(naming)s, named_up_to = %(after)s,
+    named = case when %(naming)s::bigint is null then named || %(delivery)s::bigint else named end
+where account_id = %(account)s
 """
 
 
@@ -115,36 +124,57 @@ def release(database: Database, account_id: int, now: datetime, *, untold: bool 
             f"{len(open_.deliveries)} deliveries were not told about yet", "tell what is known of each first"
         )
     named = 0
-    with database.connection() as conn:
-        under_way = [row[0] for row in conn.execute(_OPEN, (account_id, [], HELD_DELIVERIES)).fetchall()]
-    for delivery_id in under_way:
-        for _ in range(RELEASE_TURNS):
-            done = _doubt(database, account_id, delivery_id, now)
-            named += done
-            if done < RELEASED_ROWS:
-                break
-        else:
-            return ReleaseAnswer(released=False, uncertain=named)
-    with database.transaction() as conn:
-        conn.execute("delete from account_hold where account_id = %s", (account_id,))
-    for delivery_id in under_way:
-        with database.transaction() as conn:
-            orders.advance(conn, account_id, delivery_id, now)
-    return ReleaseAnswer(released=True, uncertain=named)
+    for _ in range(RELEASE_TURNS):
+        done = _name_some(database, account_id, now)
+        if done is None:
+            return ReleaseAnswer(released=True, uncertain=named)
+        named += done
+        if named >= RELEASED_MESSAGES:
+            break
+    return ReleaseAnswer(released=False, uncertain=named)
 
 
-def _doubt(database: Database, account_id: int, delivery_id: int, now: datetime) -> int:
-    """Make some waiting messages of one delivery uncertain; where its policy is *resend*, due again."""
+def _name_some(database: Database, account_id: int, now: datetime) -> int | None:
+    """Name some messages of the next delivery under way, and return how many; None: there is none, and the hold is gone.
+
+    One transaction, and one at a time for an account: its hold is locked. The sweep moves the delivery on (mid/orders.py).
+    """
     with database.transaction() as conn:
-        policy = deliveries.find(conn, account_id, delivery_id, lock="update").spec.uncertain_policy
-        key = {"account": account_id, "delivery": delivery_id, "limit": RELEASED_ROWS}
-        if policy == "resend":
-            return 0  # they wait in their batches, and are sent as the policy says
-        found = [row[0] for row in conn.execute(_WAITING, key).fetchall()]
-        records = [
-            OutcomeRecord(delivery_id, id_, MessageEvent.LOST, now, reply=WHY, counts_attempt=False) for id_ in found
-        ]
-        return ledger.record_outcomes(conn, account_id, records, now).changed
+        row = conn.execute(
+            "select naming, named_up_to, named from account_hold where account_id = %s for update", (account_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        delivery_id, after, named = row
+        if delivery_id is None:
+            following = conn.execute(_OPEN, (account_id, named, 1)).fetchone()
+            if following is None:
+                conn.execute("delete from account_hold where account_id = %s", (account_id,))
+                return None
+            delivery_id = following[0]
+        found = _doubt(conn, account_id, delivery_id, after, now)
+        going_on = len(found) == RELEASED_ROWS
+        moved = {"naming": delivery_id, "after": found[-1]} if going_on else {"naming": None, "after": 0}
+        conn.execute(_NAMED, {"account": account_id, "delivery": delivery_id} | moved)
+    return len(found)
+
+
+def _doubt(conn: Connection, account_id: int, delivery_id: int, after: int, now: datetime) -> list[int]:
+    """Make the next waiting messages of one delivery uncertain, and return them; where its policy is *resend*, due again.
+
+    Those stay in their batches, and are sent when the account is released.
+    """
+    policy = deliveries.find(conn, account_id, delivery_id, lock="update").spec.uncertain_policy
+    key = {"account": account_id, "delivery": delivery_id, "after": after, "limit": RELEASED_ROWS}
+    found = [row[0] for row in conn.execute(_WAITING, key).fetchall()]
+    events = (MessageEvent.LOST, MessageEvent.RESEND) if policy == "resend" else (MessageEvent.LOST,)
+    records = [
+        OutcomeRecord(delivery_id, id_, event, now, reply=WHY, counts_attempt=False)
+        for event in events
+        for id_ in found
+    ]
+    ledger.record_outcomes(conn, account_id, records, now, tell=False)
+    return found
 
 
 def account_named(conn: Connection, name: str) -> int:

@@ -49,7 +49,7 @@ class KnownAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ReleaseAnswer(Struct, frozen=True, kw_only=True):
-    """``released``: the account's messages are dispatched again; else ask again, ``uncertain`` more are named meanwhile."""
+    """``released``: the account's messages are dispatched again; else ask again. ``uncertain``: messages that this call named."""
 
     released: bool
     uncertain: int
