@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,10 +11,15 @@ import pytest
 from midsource.engine.work import Context, Report
 from midsource.marketing import handover, sync
 from midsource.marketing.read_ahead import ReadAhead
+from midsource.mid.cleanup_feed import oldest_unpulled
 from midsource.net.clock import SystemClock
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
 from midsource.wire.schema import Rewound
+
+
+def logs(context: Context) -> Report:
+    return sync.pull(context, "logs")
 
 
 class Feed:
@@ -83,10 +89,6 @@ def test_the_mid_is_never_told_of_more_than_is_written_here(halves: LinkedHalves
             seen.append((told, scalar(here, "select min(seq) from pointer where stream = 'logs' and lane = 'backlog'")))
 
     halves.beat = look
-
-    def logs(context: Context) -> Report:
-        return sync.pull(context, "logs")
-
     halves.run(logs)
     assert len(seen) >= 8, "several pages"
     assert all(told <= written for told, written in seen)
@@ -118,3 +120,43 @@ def test_what_came_after_a_page_was_asked_for_ahead_is_still_read(halves: Linked
     halves.run(lambda context: sync.pull(context, "logs"))
     assert came.is_set()
     assert halves.same_on_both_sides(number)
+
+
+def test_what_only_the_recent_lane_has_read_is_kept_at_the_mid(halves: LinkedHalves) -> None:
+    """After weeks away the last 48 hours come first: the mid must not forget the days before, which nobody has read."""
+    number = halves.prepared(3000, part_rows=1000)
+    halves.run(handover.hand_over, number)
+    halves.run(logs)
+    for first in range(1, 1001, 100):
+        halves.sent(number, range(first, first + 100))
+    old = (halves.clock.now() - timedelta(days=30)).date()
+    with halves.mid.transaction() as conn:
+        conn.execute("select setval('feed_seq', 1000)")
+        conn.execute("select ensure_day('outcome', %s)", (old,))
+        conn.execute("update feed_batch set seq = 100 + id, sequenced_at = %s, day = %s where seq is null", (old, old))
+        conn.execute("update outcome set day = %s", (old,))
+    for first in range(1001, 3001, 100):
+        halves.sent(number, range(first, first + 100))
+    with halves.marketing.transaction() as conn:
+        conn.execute("update pointer set reached_at = reached_at - interval '31 days'")
+        conn.execute("alter table pointer alter page_rows set default 300, alter page_ceiling set default 300")
+        conn.execute("update pointer set page_rows = 300, page_ceiling = 300 where stream = 'logs'")
+    held: list[tuple[bool, bool]] = []
+
+    def look() -> None:
+        with halves.mid.connection() as there, halves.marketing.connection() as here:
+            told = scalar(there, "select coalesce(max(seq), 0) from feed_ack where stream = 'logs'")
+            lanes = dict(here.execute("select lane, seq from pointer where stream = 'logs'").fetchall())
+            assert told <= lanes["backlog"], "the backlog lane has not read so far"
+            if lanes["backlog"] < 1000 < lanes.get("recent", 0):
+                held.append(old in oldest_unpulled(there).values())
+
+    halves.beat = look
+    halves.run(logs)
+    assert len(held) >= 3, "several pages of the recent lane"
+    assert all(held)
+    assert halves.same_on_both_sides(number)
+    halves.run(logs)
+    with halves.mid.connection() as there:
+        told = scalar(there, "select seq from feed_ack where stream = 'logs'")
+        assert told == scalar(there, "select max(seq) from feed_batch"), "once both lanes have met"

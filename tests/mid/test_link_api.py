@@ -6,6 +6,7 @@ import gzip
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 
 from midsource.config import Config, InstanceConfig
 from midsource.mid import accounts, ledger
+from midsource.mid.cursor import Cursor
 from midsource.mid.ledger import OutcomeRecord
 from midsource.model.ids import delivery_id
 from midsource.model.message import MessageEvent
@@ -257,6 +259,26 @@ def test_a_cursor_of_another_database_is_answered_409_with_where_it_stands(serve
     body = response.json()
     assert body["generation"] != head.generation
     assert {"head_seq", "oldest_seq"} <= body.keys()
+
+
+def test_a_cursor_of_before_the_restore_acknowledges_nothing_that_came_after(served: Served) -> None:
+    """A reader that begins anew by time still holds the cursor of its other lane, whose numbers are given again."""
+    delivery = served.mid.delivery(messages=1)
+    now = served.mid.clock.now()
+    with served.mid.database.transaction() as conn:
+        record = OutcomeRecord(delivery, 1, MessageEvent.ACCEPTED, now)
+        ledger.record_outcomes(conn, served.mid.account_id, [record], now)
+    head, _ = read_feed(served.http.get("feed/logs"))
+    beyond = str(Cursor(uuid.UUID(head.generation), head.seq + 100))
+    for held, told in (
+        (str(Cursor(uuid.uuid4(), head.seq)), None),
+        (beyond, None),
+        ("", None),
+        (head.cursor, head.seq),
+    ):
+        read_feed(served.http.get("feed/logs", params={"since": "2020-01-01T00:00:00Z", "held": held}))
+        with served.mid.database.connection() as conn:
+            assert scalar(conn, "select max(seq) from feed_ack where stream = 'logs'") == told
 
 
 def test_who_waits_is_woken_by_news_and_otherwise_sent_home_in_time(served: Served) -> None:

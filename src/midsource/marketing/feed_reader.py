@@ -192,7 +192,7 @@ class FeedReader:
         try:
             since = None if lane.cursor else lane.reached_at
             asked = self._ahead.take(lane.cursor) or self._ahead.ask(
-                after=lane.cursor, since=since, limit=lane.window.rows, wait=wait
+                after=lane.cursor, since=since, limit=lane.window.rows, wait=wait, held=self._held(lane)
             )
             answer, self._asked_at = asked.answer, asked.at
             if isinstance(answer, Rewound):
@@ -202,7 +202,7 @@ class FeedReader:
                 self._gone_before(lane, answer)
                 return None
             if answer.head.more and self._pages + 1 < self._most_pages:
-                self._ahead.begin(answer.head.cursor, lane.window.rows, held=lane.cursor)
+                self._ahead.begin(answer.head.cursor, lane.window.rows, held=self._held(lane))
             self._keep(lane, answer, 0.0 if wait else asked.seconds)
         except (LinkFailure, StatementTimeout) as exc:
             self._shrink(lane, exc)
@@ -217,6 +217,13 @@ class FeedReader:
         self._generation = answer.head.generation
         self._compare_clocks(answer)
         return answer
+
+    def _held(self, lane: Lane) -> str:
+        """Return the cursor before which everything is durable here: the backlog's whichever lane asks.
+
+        What only the recent lane has passed is not all here, and the mid forgets what is acknowledged.
+        """
+        return lane.cursor if lane.is_backlog else self._lanes.backlog.cursor
 
     def _keep(self, lane: Lane, page: LogPage | DeliveryPage, seconds: float) -> None:
         """Write rows, totals, pointer and option in one transaction; raises MovedByHand."""

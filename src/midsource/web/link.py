@@ -235,7 +235,9 @@ class Link:
         page = feed.read_page(self._database, account_id, ask, self._clock.now())
         if ask.acknowledged:
             given = Cursor.parse(ask.acknowledged)
-            feed.acknowledge(self._database, account_id, ask.stream, given, self._clock.now())
+            # One from before this database was put back says nothing of the results that it makes now.
+            if given.generation == page.cursor.generation and given.seq <= page.head.head_seq:
+                feed.acknowledge(self._database, account_id, ask.stream, given, self._clock.now())
         return page, _encoded(msgspec.json.encode(page.head) + b"\n" + page.lines, encoding)
 
     def _hold_if_behind(self, account_id: int, ask: feed.Ask, generation: str) -> None:
