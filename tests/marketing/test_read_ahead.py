@@ -141,7 +141,7 @@ def test_what_only_the_recent_lane_has_read_is_kept_at_the_mid(halves: LinkedHal
         conn.execute("update pointer set reached_at = reached_at - interval '31 days'")
         conn.execute("alter table pointer alter page_rows set default 300, alter page_ceiling set default 300")
         conn.execute("update pointer set page_rows = 300, page_ceiling = 300 where stream = 'logs'")
-    held: list[tuple[bool, bool]] = []
+    held: list[bool] = []
 
     def look() -> None:
         with halves.mid.connection() as there, halves.marketing.connection() as here:

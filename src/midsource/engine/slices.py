@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -60,6 +61,7 @@ class Held:
     name: str  # kind of the job, or name of the workflow
     subject: int
     failures: int
+    began_at: datetime | None
 
 
 class SliceRunner:
@@ -94,7 +96,7 @@ class SliceRunner:
         name, subject, failures = ("kind", "subject", "failures") if table == "job" else ("workflow", "0", "0")
         statement = sql.SQL(
             "update {table} set executor = %s, started_at = coalesce(started_at, now()), beat_at = now() "
-            "where id::text = %s and slices = %s and finished_at is null returning {name}, {subject}, {failures}"
+            "where id::text = %s and slices = %s and finished_at is null returning {name}, {subject}, {failures}, started_at"
         ).format(table=sql.Identifier(table), name=sql.SQL(name), subject=sql.SQL(subject), failures=sql.SQL(failures))
 
         def take() -> Held | None:
@@ -102,7 +104,7 @@ class SliceRunner:
                 row = conn.execute(statement, (self._executor, work_id, number)).fetchone()
                 if row is None:
                     return None
-                held = Held(table, work_id, number, row[0], row[1], row[2])
+                held = Held(table, work_id, number, *row)
                 if table == "workflow_run" and not runs.begin(conn, held.name, int(work_id)):
                     self._next_slice(conn, held, 0)
                     return None
@@ -126,6 +128,7 @@ class SliceRunner:
             say=lambda level, line: self._say(held, level, line),
             beat=lambda: self._beat(held),
             progress=lambda values: self._progress(held, values),
+            began_at=held.began_at,
         )
 
     def _database_of(self, held: Held) -> Database:

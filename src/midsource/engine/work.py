@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -38,6 +39,8 @@ class Context:
     """Call between bounded steps: renews the lease, and raises Cancelled when the run must end."""
     progress: Callable[[dict[str, Any]], None]
     """``progress({"done": 17, "of": 40, "unit": "parts", "phase": "hand-over"})``: what ``--wait`` shows. Never raises."""
+    began_at: datetime | None = None
+    """When the first slice of this run or job began, by the database's clock; None: no engine runs it."""
 
 
 @dataclass(frozen=True, slots=True)

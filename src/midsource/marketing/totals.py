@@ -8,23 +8,31 @@ The correction adds the difference to the total, so it commutes with a page that
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
-from midsource.marketing import dropped
+from midsource.marketing import dropped, failed_tries
+from midsource.marketing.failed_tries import Step
+from midsource.model.errors import MidsourceError, Unhealthy
 from midsource.model.message import MessageState
-from midsource.store.database import Connection, Database
+from midsource.store.database import Connection, Database, StatementTimeout
 
 DELIVERIES_AT_ONCE = 20
 """Ended deliveries recounted in one run of the counters workflow; the next run takes the next ones."""
 RECOUNT_SECONDS = 300
 """One GROUP BY over the log of one delivery: about a second for a million rows."""
+RECOUNT_AGAIN = timedelta(days=1)
+"""After a recount that failed: one that takes all its time costs five minutes a day. `reconcile` counts anew, too."""
 
 _RECOUNT_LOCK = 0x746F7461
 """First half of the advisory lock key of a recount; the second is of the delivery."""
 
 _ENDED = """
-select id from delivery d where state in (85, 87, 95) and recounted_at is null and not exists (
+select d.id, d.account from delivery d
+left join failed_try f on f.step = 'recount' and f.account = d.account and f.delivery_id = d.id
+where d.state in (85, 87, 95) and d.recounted_at is null and d.log_dropped_at is null and not exists (
     select from broad_log_total t where t.delivery_id = d.id and t.state = any(%s) and t.n > 0)
-order by id limit %s
+and (f.failed_at is null or f.failed_at < clock_timestamp() - %s::interval)
+order by f.failed_at nulls first, d.id limit %s
 """
 
 _DRIFT = """
@@ -50,15 +58,30 @@ def by_state(conn: Connection, delivery_id: int) -> dict[MessageState, int]:
 
 
 def recount_ended(database: Database, say: Callable[[str, str], None]) -> int:
-    """Recount deliveries that have ended since; return how many totals were wrong. Each delivery is a transaction."""
+    """Recount deliveries that have ended since; return how many totals were wrong. Each delivery is a transaction.
+
+    One that cannot be recounted is said and left for RECOUNT_AGAIN. After one that took too long no other is begun: the
+    results of deliveries under way wait meanwhile. Raises Unhealthy where the database itself is away.
+    """
     open_states = [int(MessageState.PENDING), int(MessageState.DEFERRED)]
     with database.connection() as conn:
-        ended = [row[0] for row in conn.execute(_ENDED, (open_states, DELIVERIES_AT_ONCE)).fetchall()]
+        ended = conn.execute(_ENDED, (open_states, RECOUNT_AGAIN, DELIVERIES_AT_ONCE)).fetchall()
     wrong = 0
-    for delivery_id in ended:
-        with database.transaction(statement_seconds=RECOUNT_SECONDS) as conn:
-            drift = recount(conn, delivery_id)
-            conn.execute("update delivery set recounted_at = now() where id = %s", (delivery_id,))
+    for delivery_id, account in ended:
+        try:
+            with database.transaction(statement_seconds=RECOUNT_SECONDS) as conn:
+                drift = recount(conn, delivery_id)
+                conn.execute("update delivery set recounted_at = now() where id = %s", (delivery_id,))
+                failed_tries.forget(conn, Step.RECOUNT, account, delivery_id)
+        except Unhealthy:
+            raise
+        except MidsourceError as exc:
+            with database.transaction() as conn:
+                noted = failed_tries.note(conn, Step.RECOUNT, account, exc, delivery_id=delivery_id)
+            say("warning", f"totals of delivery {delivery_id} could not be compared with its log: {noted.cause}")
+            if isinstance(exc, StatementTimeout):
+                break
+            continue
         if drift:
             say(
                 "warning", f"totals of delivery {delivery_id} differed from its log in {drift} places and are corrected"

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ class LinkedHalves:
     shown: list[dict[str, Any]] = field(default_factory=list)
     beat: Callable[[], None] = _no_beat
 
-    def context(self, subject: int = 0) -> Context:
-        """Give a slice what it may use."""
+    def context(self, subject: int = 0, began_at: datetime | None = None) -> Context:
+        """Give a slice what it may use; ``began_at``: when the first slice of its run began."""
         return Context(
             database=self.marketing,
             clock=self.clock,
@@ -87,6 +88,7 @@ class LinkedHalves:
             say=lambda level, line: self.journal.append((level, line)),
             beat=self.beat,
             progress=self.shown.append,
+            began_at=began_at,
         )
 
     def link_to(self, url: str, key: str = "") -> None:
@@ -96,14 +98,17 @@ class LinkedHalves:
 
     def run(self, body: Callable[[Context], Report], subject: int = 0, slices: int = 100) -> Report:
         """Run slices until nothing is left, as the engine would; a pause is cut to a twentieth of a second at most."""
+        with self.marketing.connection() as conn:
+            began_at = scalar(conn, "select clock_timestamp()")
         for _ in range(slices):
-            report = body(self.context(subject))
+            report = body(self.context(subject, began_at))
             if report.more_after_seconds is None:
                 return report
             if report.more_after_seconds:
                 threading.Event().wait(min(0.05, report.more_after_seconds))
                 with self.marketing.connection() as conn:  # as if the pause were over
                     conn.execute("update upload_part set not_before = null where not_before is not null")
+                    conn.execute("update failed_try set not_before = clock_timestamp() where not_before is not null")
         raise AssertionError(f"not done after {slices} slices: {self.journal[-5:]}")
 
     def lines(self, words: str) -> list[str]:
