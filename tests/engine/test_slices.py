@@ -242,3 +242,29 @@ def test_a_failed_run_is_tried_again_after_its_pause_not_at_its_next_tick(
     assert row.not_before is not None
     assert row.next_run == row.not_before
     assert row.next_at > row.not_before + timedelta(days=299), "the tick stays where it is"
+
+
+def test_a_run_that_goes_on_although_something_in_it_fails_marks_its_workflow(
+    engine_db: Database, runner: Callable[..., SliceRunner], flow_run: str
+) -> None:
+    """A delivery under way at one mid keeps the run going: that another mid cannot be read must be seen all the same."""
+    began: list[object] = []
+
+    def body(failing: str | None) -> JobBody:
+        def run(context: Context) -> Report:
+            began.append(context.began_at)
+            return Report(more_after_seconds=0, failing=failing)
+
+        return run
+
+    seen = []
+    for number, failing in enumerate(("one of two", "one of two", None, "")):
+        hand_over(engine_db, "workflow_run", flow_run)
+        assert runner(body(failing)).run("workflow_run", flow_run, number) == "more"
+        with engine_db.connection() as conn:
+            row = records.get(conn, "flow")
+            said = scalar(conn, "select count(*) from workflow_journal where line = 'one of two' and level = 'error'")
+        seen.append((row.failed, row.last_error, row.consecutive_failures, row.not_before, said))
+    assert seen == [(True, "one of two", 2, None, 1)] * 3 + [(False, "", 0, None, 1)]
+    assert None not in began
+    assert len(set(began)) == 1, "the run began once, whoever runs its slices"

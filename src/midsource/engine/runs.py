@@ -7,6 +7,9 @@ from midsource.engine.ticks import back_off
 from midsource.model.workflow import WorkflowEvent
 from midsource.store.database import Connection, scalar
 
+LASTING_FAILURES = 2
+"""What a marked run counts for: it was tried more than once, so it is no passing failure (doctor/checks/workflows.py)."""
+
 
 def begin(conn: Connection, name: str, run_id: int) -> bool:
     """Let the workflow run; False where an operator holds it since the slice was handed over: it waits then."""
@@ -48,3 +51,26 @@ def fail(conn: Connection, name: str, kind: str, sentence: str) -> None:
         (sentence, kind, name),
     )
     conn.execute("update workflow set not_before = now() + %s where name = %s", (back_off(failures or 1), name))
+
+
+def mark(conn: Connection, name: str, run_id: int, failing: str) -> None:
+    """Raise the flag of a workflow whose run goes on although something in it fails, or ('') lower it again.
+
+    The breaker stays closed: what does not fail must not wait. Said once in the journal until it is another sentence.
+    """
+    if not failing:
+        lowered = conn.execute(
+            "update workflow set failed = false, consecutive_failures = 0, last_error = '', error_class = '' "
+            "where name = %s and failed",
+            (name,),
+        ).rowcount
+        if lowered:
+            journal.write(conn, name, run_id, "info", "nothing fails any more; the run goes on")
+        return
+    raised = conn.execute(
+        "update workflow set failed = true, last_error = %s, error_class = 'Failed', "
+        "consecutive_failures = greatest(consecutive_failures, %s) where name = %s and (not failed or last_error <> %s)",
+        (failing, LASTING_FAILURES, name, failing),
+    ).rowcount
+    if raised:
+        journal.write(conn, name, run_id, "error", failing)

@@ -232,6 +232,8 @@ class SliceRunner:
             )
         if not kept:
             return "superseded"
+        if again and report.failing is not None and held.table == "workflow_run":
+            runs.mark(conn, held.name, int(held.id), report.failing)
         if again or self._asked_meanwhile(conn, held):
             return self._next_slice(conn, held, report.more_after_seconds or 0)
         for kind in report.then:

@@ -56,6 +56,8 @@ class Report:
     then: tuple[str, ...] = ()
     """Kinds of jobs to enqueue for the same subject when this one is finished: ('handover',)."""
     note: str = ""
+    failing: str | None = None
+    """Of a technical workflow that goes on: what fails meanwhile, so that it is marked failed; '' marks it sound again."""
 
 
 JobBody: TypeAlias = Callable[[Context], Report]

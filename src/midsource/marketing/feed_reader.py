@@ -58,6 +58,8 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     unavailable: int = 0
     """Those of the failures whose mid did not answer."""
+    trying: int = 0
+    """Accounts that failed and are tried again in this run."""
 
 
 def activity_of(context: Context, account: str) -> Activity:

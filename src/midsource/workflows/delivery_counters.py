@@ -7,7 +7,8 @@ found nothing moves it to the time of that look.
 
 *Bounds*: a slice is at most 100 pages and 50 s; an old pointer costs many small pages, and the last 48 hours come first.
 
-*When it fails*: an account that cannot be read fails by itself; after five tries the run is marked failed and names it.
+*When it fails*: an account that cannot be read fails by itself; after five tries the run is marked failed and names it,
+or the workflow is while a delivery of another account keeps the run going.
 The next run goes on from the pointer. Running it twice, or setting the pointer back, changes nothing that is newer.
 """
 

@@ -8,7 +8,8 @@ the transaction of each page; a run that found nothing moves it to the time of t
 *Bounds*: a slice is at most 100 pages of at most 20 000 rows, and 50 s. A page that times out is halved and asked again; an
 old pointer costs many small pages, and the last 48 hours come first, so today's results never wait behind old ones.
 
-*When it fails*: an account that cannot be read fails by itself; after five tries the run is marked failed and names it.
+*When it fails*: an account that cannot be read fails by itself; after five tries the run is marked failed and names it,
+or the workflow is while a delivery of another account keeps the run going.
 The next run goes on from the pointer. Rows of erased people or unknown deliveries are counted as refused and pass.
 """
 
