@@ -34,7 +34,6 @@ class Step(StrEnum):
     RECOUNT = "recount"
     STATISTICS = "statistics"
     COMPARISON = "comparison"
-    TELLING = "telling"
     DELIVERIES = "deliveries"
     LOGS = "logs"
 

@@ -13,6 +13,7 @@ left nothing open, then once in ENDED_AGAIN; and those whose statistics were not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -49,7 +50,9 @@ join external_account a on a.name = d.account and a.active
 left join lateral (
     select id, started_at, finished_at, problem, unjudged + moving_blocks as left_open from reconcile_report r
     where r.delivery_id = d.id and not r.dry_run order by id desc limit 1) r on true
-where d.state >= 45 and d.targeted is not null and d.log_dropped_at is null and (d.handed_over is not null or d.state = 85) and (
+left join failed_try f on f.step = 'comparison' and f.account = d.account and f.delivery_id = d.id
+where (%(accounts)s::text[] is null or d.account = any(%(accounts)s)) and (f.failed_at is null or f.failed_at < %(since)s)
+and d.state >= 45 and d.targeted is not null and d.log_dropped_at is null and (d.handed_over is not null or d.state = 85) and (
     (r.id is not null and r.finished_at is null)
     or (d.state <> all(%(final)s) and coalesce(r.started_at, '-infinity') < %(now)s - %(open)s)
     or (d.state = any(%(final)s) and d.finished_at > %(now)s - %(lately)s and (
@@ -63,7 +66,7 @@ where d.state >= 45 and d.targeted is not null and d.log_dropped_at is null and 
         and s.read_at > coalesce(r.started_at, '-infinity'))
     or (exists (select from pull_gap g where g.filled_at is null and g.noted_at > coalesce(r.started_at, '-infinity')
         and {_CONCERNED})))
-order by r.started_at nulls first, d.id limit %(most)s
+order by greatest(r.started_at, f.failed_at) nulls first, d.id limit %(most)s
 """  # noqa: S608 - constants
 
 
@@ -110,12 +113,19 @@ def is_rewound(conn: Connection, account: str, delivery_id: int) -> bool:
     )
 
 
-def due(conn: Connection, now: datetime) -> list[tuple[int, str]]:
-    """Return the deliveries to be compared now, with their accounts, those that waited longest first."""
+def due(
+    conn: Connection, now: datetime, since: datetime | None = None, accounts: Sequence[str] | None = None
+) -> list[tuple[int, str]]:
+    """Return the deliveries to be compared now, with their accounts, those that waited longest first.
+
+    ``since``: those that failed then or later are left out; ``accounts``: only theirs, None: of all.
+    """
     rows = conn.execute(
         _DUE,
         {
             "now": now,
+            "since": since or _FIRST,
+            "accounts": None if accounts is None else list(accounts),
             "open": OPEN_AGAIN,
             "lately": LATELY,
             "ended": ENDED_AGAIN,

@@ -1,7 +1,7 @@
 -- What failed when a technical workflow last tried it: it goes behind the others, and a run names it at its end
 -- (marketing/failed_tries.py).
 create table failed_try (
-    step        text not null,               -- recount, statistics, comparison, telling, or a feed: deliveries, logs
+    step        text not null,               -- recount, statistics, comparison, or a feed: deliveries, logs
     account     text not null,
     delivery_id bigint not null default 0,   -- 0: the account itself, whatever of it
     failed_at   timestamptz not null default clock_timestamp(),
