@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from midsource.marketing import accounts, gaps, handover, orders
+from midsource.marketing import accounts, gaps, handover, orders, telling
 from midsource.mid import counters, dispatch, hold
 from midsource.mid.dispatch import Look
 from midsource.model.errors import Conflict
+from midsource.net.clock import SystemClock
 from midsource.policy.paths import Head, Want
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
+from midsource.wire.hold import KnownRow
 from midsource.workflows import delivery_logs, reconcile
 
 PEOPLE = 300
+
+
+class Ticking(SystemClock):
+    """A clock on which each look takes a second, however fast the machine is."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def boot_seconds(self) -> float:
+        self._looks += 1
+        return float(self._looks)
 
 
 def started(halves: LinkedHalves, serial: int = 1, policy: str = "hold") -> int:
@@ -159,3 +174,43 @@ def test_nothing_is_released_untold_unless_an_operator_says_so(halves: LinkedHal
         conn.execute("update delivery set state = 55")
     report_before = states(halves, number)
     assert report_before == {62: PEOPLE}
+
+
+def test_a_delivery_too_large_for_one_slice_is_told_over_several(
+    halves: LinkedHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slice began again at its first message, so the last page never went out and nothing was ever sent again."""
+    number = started(halves)
+    halves.sent(number, range(1, 101))
+    pull(halves)
+    restore(halves, number)
+    monkeypatch.setattr(telling, "KNOWN_ROWS", 20)
+    told: list[int] = []
+
+    def one_page_a_slice(account: str) -> bool:
+        clock = Ticking()
+        with accounts.open_client(halves.marketing, halves.home, account, halves.clock) as client:
+            done = telling.tell(replace(halves.context(), clock=clock), client, account, clock.boot_seconds() + 1.5)
+        with halves.mid.connection() as conn:
+            told.append(scalar(conn, "select count(*) from message where state = 1"))
+        return done
+
+    for _ in range(10):
+        if one_page_a_slice(accounts.DEFAULT_NAME):
+            break
+    assert told == [20, 40, 60, 80, 100, 100]
+    assert states(halves, number) == {1: 100, 62: 200}
+    with halves.mid.connection() as conn:
+        assert not hold.is_held(conn, halves.mid_account)
+
+
+def test_a_mid_restored_once_more_is_told_from_the_beginning(halves: LinkedHalves) -> None:
+    number = started(halves)
+    restore(halves, number)
+    row = KnownRow(id=7, state=1, reason=0, attempts=1, revision=2, event_at=halves.clock.now(), message_id="")
+    hold.take_known(halves.mid, halves.mid_account, number, (row,), halves.clock.now(), last=False)
+    answer = hold.look(halves.mid, halves.mid_account)
+    assert (answer.telling, answer.told_to) == (number, 7)
+    restore(halves, number)
+    answer = hold.look(halves.mid, halves.mid_account)
+    assert (answer.telling, answer.told_to) == (0, 0)

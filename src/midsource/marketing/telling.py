@@ -2,7 +2,7 @@
 
 Of each delivery under way there: every log row that the mid once reported, in pages; then the release. Repeating it after
 a crash is harmless: a message takes what is newer than what it has, and deliveries told to the end are not asked for again.
-Bounds: KNOWN_ROWS a call; what is left when the time is over is the next slice's.
+Bounds: KNOWN_ROWS a call; what is left when the time is over is the next slice's, which goes on where the mid says it was told to.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def tell(context: Context, client: MidClient, account: str, deadline: float) -> 
     deliveries_told = 0
     while told.deliveries:  # a bounded number at a time; those told are not named again
         for delivery_id in told.deliveries:
-            if not _tell_delivery(context, client, delivery_id, deadline):
+            after = told.told_to if delivery_id == told.telling else 0
+            if not _tell_delivery(context, client, delivery_id, after, deadline):
                 return False
         deliveries_told += len(told.deliveries)
         told = client.hold()
@@ -53,8 +54,8 @@ def tell(context: Context, client: MidClient, account: str, deadline: float) -> 
     return True
 
 
-def _tell_delivery(context: Context, client: MidClient, delivery_id: int, deadline: float) -> bool:
-    after = 0
+def _tell_delivery(context: Context, client: MidClient, delivery_id: int, after: int, deadline: float) -> bool:
+    """Tell what is known of the messages behind ``after``; False when the time is over, True when all is told."""
     while True:
         context.beat()
         if context.clock.boot_seconds() > deadline:

@@ -81,11 +81,15 @@ def begin(conn: Connection, account_id: int) -> None:
 def look(database: Database, account_id: int) -> HoldAnswer:
     """Return whether the account is held, and the deliveries that wait to be told about."""
     with database.connection() as conn:
-        row = conn.execute("select since, told from account_hold where account_id = %s", (account_id,)).fetchone()
+        row = conn.execute(
+            "select since, told, telling, told_to from account_hold where account_id = %s", (account_id,)
+        ).fetchone()
         if row is None:
             return HoldAnswer(held=False)
         found = conn.execute(_OPEN, (account_id, row[1], HELD_DELIVERIES)).fetchall()
-    return HoldAnswer(held=True, since=row[0], deliveries=tuple(each[0] for each in found))
+    return HoldAnswer(
+        held=True, since=row[0], deliveries=tuple(each[0] for each in found), telling=row[2], told_to=row[3]
+    )
 
 
 def take_known(
@@ -103,6 +107,11 @@ def take_known(
         if changed:
             tally = [(delivery_id, domain, old, new, n) for domain, old, new, n in changed if old != new]
             counters.write_batch(conn, account_id, [delivery_id], now, tally)
+        if rows:
+            conn.execute(
+                "update account_hold set telling = %s, told_to = %s where account_id = %s",
+                (delivery_id, max(row.id for row in rows), account_id),
+            )
         if last:
             conn.execute(
                 "update account_hold set told = told || %s::bigint where account_id = %s and %s <> all(told)",

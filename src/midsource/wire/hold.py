@@ -16,11 +16,16 @@ HELD_DELIVERIES = 2_000
 
 
 class HoldAnswer(Struct, frozen=True, kw_only=True):
-    """Whether the account's messages are held, since when, and the deliveries under way that wait to be told about."""
+    """Whether the account's messages are held, since when, and the deliveries under way that wait to be told about.
+
+    ``telling``: the one whose pages came in last, up to message ``told_to``; 0 where none did.
+    """
 
     held: bool
     since: datetime | None = None
     deliveries: tuple[int, ...] = ()
+    telling: int = 0
+    told_to: int = 0
 
 
 class KnownRow(Struct, frozen=True, kw_only=True, array_like=True):
