@@ -10,16 +10,17 @@ from midsource.mid import orders as mid_orders
 from midsource.mid.ledger import OutcomeRecord
 from midsource.model.errors import Failed
 from midsource.model.message import MessageEvent
-from midsource.store.database import scalar
+from midsource.store.database import Connection, scalar
 from midsource.testing.link import LinkedHalves
+from midsource.testing.proxy import Answer, Fault, FaultProxy, Pass, Seen
 from midsource.wire import statistics as wire
 from midsource.workflows import delivery_counters, delivery_logs, delivery_statistics
 
 E = MessageEvent
 
 
-def started(halves: LinkedHalves, people: int = 300) -> int:
-    number = halves.prepared(people, excluded=7)
+def started(halves: LinkedHalves, people: int = 300, serial: int = 1) -> int:
+    number = halves.prepared(people, excluded=7, serial=serial)
     halves.run(handover.hand_over, number)
     with halves.marketing.transaction() as conn:
         orders.order(conn, number, "start", by="test", now=halves.clock.now())
@@ -107,3 +108,41 @@ def test_a_mid_that_does_not_answer_is_named(halves: LinkedHalves) -> None:
     assert read(halves, number).read_at is None
     with halves.marketing.connection() as conn:
         assert scalar(conn, "select count(*) from delivery_stat") == 0
+
+
+def test_a_delivery_whose_statistics_come_too_late_stops_no_other_of_its_mid(
+    halves: LinkedHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was never marked as tried, so it was the first in every run, and all others of its account were left out."""
+    slow, broken, fine = (started(halves, 30, serial) for serial in (1, 2, 3))
+    unkept = statistics.keep
+
+    def keep(conn: Connection, delivery_id: int, told: wire.Statistics) -> bool | None:
+        if delivery_id == broken:
+            raise ValueError("rows that nobody foresaw")
+        return unkept(conn, delivery_id, told)
+
+    monkeypatch.setattr(statistics, "keep", keep)
+    asked: list[int] = []
+
+    def fault(seen: Seen) -> Fault:
+        asked.append(int(seen.path.split("/")[4]))
+        return Answer(504) if asked[-1] == slow else Pass()
+
+    with FaultProxy(halves.port, fault) as proxy:
+        halves.link_to(proxy.url)
+        with pytest.raises(Failed, match="2 deliveries could not be read") as caught:
+            delivery_statistics.run_once(halves.context())
+        assert "HTTP 504" in caught.value.cause
+        assert "ValueError: rows that nobody foresaw" in caught.value.cause
+        assert read(halves, fine).read_at is not None
+        with halves.marketing.connection() as conn:
+            conn.execute("update delivery_stat_read set read_at = read_at - interval '1 hour'")
+            began = scalar(conn, "select clock_timestamp()")
+        asked.clear()
+        with pytest.raises(Failed, match="2 deliveries could not be read"):
+            delivery_statistics.run_once(halves.context(began_at=began))
+        assert asked == [fine, slow, broken], "what failed goes behind the others"
+        with pytest.raises(Failed, match="2 deliveries could not be read"):
+            delivery_statistics.run_once(halves.context(began_at=began))
+        assert len(asked) == 3, "not again in the same run"

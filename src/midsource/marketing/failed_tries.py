@@ -40,7 +40,8 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailedTry:
-    """One note. ``delivery_id`` 0: of the account itself. ``is_over`` False: it may yet pass in the run that noted it.
+    """One note. ``delivery_id`` 0: of the account itself. ``is_over`` False: it may yet pass in the run that noted it,
+    or is no failure: there was nothing to be had.
 
     ``rests_seconds``: until that run may try again; None: it does not.
     """

@@ -51,7 +51,7 @@ left join lateral (
     select id, started_at, finished_at, problem, unjudged + moving_blocks as left_open from reconcile_report r
     where r.delivery_id = d.id and not r.dry_run order by id desc limit 1) r on true
 left join failed_try f on f.step = 'comparison' and f.account = d.account and f.delivery_id = d.id
-where (%(accounts)s::text[] is null or d.account = any(%(accounts)s)) and (f.failed_at is null or f.failed_at < %(since)s)
+where (%(accounts)s::text[] is null or d.account = any(%(accounts)s)) and not coalesce(f.failed_at >= %(since)s, false)
 and d.state >= 45 and d.targeted is not null and d.log_dropped_at is null and (d.handed_over is not null or d.state = 85) and (
     (r.id is not null and r.finished_at is null)
     or (d.state <> all(%(final)s) and coalesce(r.started_at, '-infinity') < %(now)s - %(open)s)
@@ -118,13 +118,13 @@ def due(
 ) -> list[tuple[int, str]]:
     """Return the deliveries to be compared now, with their accounts, those that waited longest first.
 
-    ``since``: those that failed then or later are left out; ``accounts``: only theirs, None: of all.
+    ``since``: those that failed then or later are left out, None: none is; ``accounts``: only theirs, None: of all.
     """
     rows = conn.execute(
         _DUE,
         {
             "now": now,
-            "since": since or _FIRST,
+            "since": since,
             "accounts": None if accounts is None else list(accounts),
             "open": OPEN_AGAIN,
             "lately": LATELY,

@@ -7,7 +7,7 @@ the delivery is compared row by row at the next run of `reconcile` (gaps.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,12 +27,14 @@ _DUE = """
 select d.id, d.account from delivery d
 join external_account a on a.name = d.account and a.active
 left join delivery_stat_read s on s.delivery_id = d.id
-where d.started_at is not null and (
+left join failed_try f on f.step = 'statistics' and f.account = d.account and f.delivery_id = d.id
+where (%(accounts)s::text[] is null or d.account = any(%(accounts)s)) and not coalesce(f.failed_at >= %(since)s, false)
+and d.started_at is not null and (
     (d.state <> all(%(final)s) and coalesce(s.read_at, '-infinity') < %(now)s - %(open)s)
     or (d.state = any(%(final)s) and d.finished_at > %(now)s - %(lately)s and (
         s.read_at is null or s.read_at < d.finished_at or s.read_at < %(now)s - %(ended)s
         or (s.agrees is not true and s.read_at < %(now)s - %(open)s))))
-order by s.read_at nulls first, d.id limit %(most)s
+order by greatest(s.read_at, f.failed_at) nulls first, d.id limit %(most)s
 """
 _AGREES = """
 select not exists (
@@ -84,12 +86,19 @@ class Table:
     rows: tuple[DomainFigures, ...]
 
 
-def due(conn: Connection, now: datetime) -> list[tuple[int, str]]:
-    """Return the deliveries whose statistics are to be pulled now, with their accounts; those that waited longest first."""
+def due(
+    conn: Connection, now: datetime, since: datetime | None = None, accounts: Sequence[str] | None = None
+) -> list[tuple[int, str]]:
+    """Return the deliveries whose statistics are to be pulled now, with their accounts; those that waited longest first.
+
+    ``since``: those that failed then or later are left out, None: none is; ``accounts``: only theirs, None: of all.
+    """
     rows = conn.execute(
         _DUE,
         {
             "now": now,
+            "since": since,
+            "accounts": None if accounts is None else list(accounts),
             "open": OPEN_AGAIN,
             "lately": LATELY,
             "ended": ENDED_AGAIN,

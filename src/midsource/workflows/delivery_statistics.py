@@ -5,19 +5,23 @@
 
 *Bounds*: a slice is at most 45 s; an answer names the 1 000 largest domains and sums the rest.
 
-*When it fails*: a delivery that cannot be read is named and the others go on; of a mid that does not answer none is tried again in
-that slice. Once everything was pulled and nothing moves the sums must equal the log's totals: else the
+*When it fails*: a delivery that cannot be read is left until the next run, and so is a mid that does not answer at all; the
+others go on, and the end of the run names what failed in it. Once everything was pulled and nothing moves the sums must equal the log's totals: else the
 delivery is compared row by row by `reconcile`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from midsource.engine.work import Cancelled, Context, Report
-from midsource.marketing import accounts, statistics
-from midsource.model.errors import Failed, MidsourceError, RemoteRefused
-from midsource.wire.failures import LinkFailure
+from midsource.marketing import accounts, failed_tries, statistics
+from midsource.marketing.failed_tries import FailedTry, Step
+from midsource.model.errors import Failed, RemoteRefused
+from midsource.store.database import Connection
+from midsource.wire.failures import NotAMid
 
 NAME = "defaultMidSourcingDlvStat"
 LABEL = "Mid-sourcing (delivery statistics)"
@@ -38,13 +42,15 @@ class Settings:
 def run_once(context: Context, settings: Settings | None = None) -> Report:
     """Do one slice."""
     wanted = (settings or Settings()).accounts
-    with context.database.connection() as conn:
-        due = [one for one in statistics.due(conn, context.clock.now()) if not wanted or one[1] in wanted]
+    began_at = failed_tries.run_began(context)
     deadline = context.clock.boot_seconds() + SLICE_SECONDS - LEAST_SECONDS
-    failures: dict[str, str] = {}
+    with context.database.connection() as conn:
+        active = [one.name for one in accounts.list_accounts(conn) if one.active and (not wanted or one.name in wanted)]
+        silent = {each.account for each in _failures(conn, began_at, active) if not each.delivery_id}
+        due = statistics.due(conn, context.clock.now(), began_at, [name for name in active if name not in silent])
     read = 0
     for delivery_id, account in due:
-        if account in failures:
+        if account in silent:
             continue
         if context.clock.boot_seconds() > deadline:
             return Report(rows_read=read, more_after_seconds=0.0)
@@ -53,19 +59,42 @@ def run_once(context: Context, settings: Settings | None = None) -> Report:
             read += _pull(context, delivery_id, account)
         except Cancelled:
             raise
-        except RemoteRefused as exc:
-            if exc.status != 404:
-                failures[account] = exc.cause
-            context.say("warning", f"delivery {delivery_id}: {account} has no statistics of it: {exc.cause}")
-        except LinkFailure as exc:
-            failures[account] = exc.cause
-        except MidsourceError as exc:
-            context.say("warning", f"delivery {delivery_id}: its statistics could not be kept: {exc.cause}")
-            failures.setdefault(account, exc.cause)
+        except Exception as exc:  # noqa: BLE001 - whatever one delivery's statistics hold, the others go on
+            if not _note(context, delivery_id, account, exc):
+                silent.add(account)
+    with context.database.connection() as conn:
+        failures = _failures(conn, began_at, active)
     if failures:
-        named = "; ".join(f"{account}: {why}" for account, why in list(failures.items())[:TOLD])
-        raise Failed(f"{len(failures)} external accounts could not be read: {named}", "see `midsource account test`")
+        raise _failed(failures)
     return Report(rows_read=read, rows_written=read)
+
+
+def _note(context: Context, delivery_id: int, account: str, exc: Exception) -> bool:
+    """Leave a delivery, or its whole account (False), to the next run. That a mid knows nothing of it is no failure."""
+    is_unknown = isinstance(exc, RemoteRefused) and exc.status == 404 and not isinstance(exc, NotAMid)
+    about = delivery_id if is_unknown or not failed_tries.is_of_account(exc) else 0
+    with context.database.transaction() as conn:
+        noted = failed_tries.note(conn, Step.STATISTICS, account, exc, delivery_id=about, is_over=not is_unknown)
+    context.say("warning", f"delivery {delivery_id}: its statistics could not be had of {account}: {noted.cause}")
+    return bool(about)
+
+
+def _failures(conn: Connection, began_at: datetime, active: Sequence[str]) -> list[FailedTry]:
+    noted = failed_tries.since(conn, Step.STATISTICS, began_at)
+    return [each for each in noted if each.is_over and each.account in active]
+
+
+def _failed(failures: Sequence[FailedTry]) -> Failed:
+    of_deliveries = sum(each.delivery_id > 0 for each in failures)
+    counted = ((len(failures) - of_deliveries, "external accounts"), (of_deliveries, "deliveries"))
+    named = [
+        f"{f'delivery {each.delivery_id} with ' if each.delivery_id else ''}{each.account}: {each.cause}"
+        for each in failures[:TOLD]
+    ]
+    return Failed(
+        f"{' and '.join(f'{n} {what}' for n, what in counted if n)} could not be read: {'; '.join(named)}",
+        "see `midsource account test`; the next run reads them again",
+    )
 
 
 def _pull(context: Context, delivery_id: int, account: str) -> int:
@@ -73,6 +102,7 @@ def _pull(context: Context, delivery_id: int, account: str) -> int:
         told = client.statistics(delivery_id)
     with context.database.transaction() as conn:
         agrees = statistics.keep(conn, delivery_id, told)
+        failed_tries.forget(conn, Step.STATISTICS, account, delivery_id)
     if agrees is False:
         context.say("warning", f"delivery {delivery_id}: the mid's statistics are not the log's totals: it is compared")
     return len(told.rows)

@@ -6,7 +6,7 @@ create table failed_try (
     delivery_id bigint not null default 0,   -- 0: the account itself, whatever of it
     failed_at   timestamptz not null default clock_timestamp(),
     not_before  timestamptz,                 -- the run that failed does not try again before; null: not in that run
-    is_over     boolean not null,            -- it is a failure of that run; false: it may yet pass in it
+    is_over     boolean not null,            -- its run fails by it; false: it may yet pass in that run, or is no failure
     kind        text not null,               -- class of the error
     cause       text not null,
     primary key (step, account, delivery_id)
