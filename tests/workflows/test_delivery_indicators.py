@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from midsource.engine.work import Report
 from midsource.marketing import handover, orders
-from midsource.mid import counters
-from midsource.store.database import scalar
+from midsource.mid import counters, indicators
+from midsource.model.errors import Failed
+from midsource.net.clock import SystemClock
+from midsource.store.database import Database, StatementTimeout, scalar
 from midsource.testing.link import LinkedHalves
 from midsource.workflows import delivery_indicators
 
@@ -48,3 +53,59 @@ def test_messages_whose_validity_is_over_are_ended_where_no_mta_runs(halves: Lin
     with halves.mid.connection() as conn:
         assert counters.totals(conn, halves.mid_account, number) == {7: 20}
         assert scalar(conn, "select state from delivery") == 95
+
+
+class Ticking(SystemClock):
+    """A clock on which each look takes a second, however fast the machine is."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def boot_seconds(self) -> float:
+        self._looks += 1
+        return float(self._looks)
+
+
+def test_the_end_of_the_list_is_counted_however_short_the_slices(
+    halves: LinkedHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run began again at the lowest number, and what no longer fitted into it was never counted."""
+    numbers = [halves.prepared(20, serial=serial) for serial in (1, 2, 3)]
+    for number in numbers:
+        halves.run(handover.hand_over, number)
+    with halves.mid.transaction() as conn:
+        conn.execute("update delivery set started_at = now()")
+        began = scalar(conn, "select clock_timestamp()")
+        conn.execute(
+            "insert into message_total values (%s, %s, 'ghost.example', 1, 9)", (halves.mid_account, numbers[2])
+        )
+    monkeypatch.setattr(delivery_indicators, "SLICE_SECONDS", 0.5)
+    drift, asked = indicators.drift, []
+
+    def counting(database: Database, account: int, number: int) -> int:
+        asked.append(number)
+        if number == numbers[0]:
+            raise StatementTimeout("too slow", "")
+        return drift(database, account, number)
+
+    monkeypatch.setattr(indicators, "drift", counting)
+
+    def a_slice() -> Report:
+        return delivery_indicators.run_once(
+            replace(halves.context(began_at=began), database=halves.mid, clock=Ticking())
+        )
+
+    assert [a_slice().more_after_seconds for _ in range(2)] == [0.0, 0.0]
+    with pytest.raises(Failed, match=f"1 deliveries could not be counted in 20 s: {numbers[0]}"):
+        a_slice()
+    assert asked == numbers
+    assert halves.lines(f"1 counters of delivery {numbers[2]} were not its ledger's and are corrected")
+    asked.clear()
+    with halves.mid.connection() as conn:
+        began = scalar(conn, "select clock_timestamp()")
+        conn.execute(
+            "update delivery_count set counted_at = counted_at - interval '1 hour' where delivery_id = %s",
+            (numbers[1],),
+        )
+    a_slice()
+    assert asked == [numbers[1]], "the next run begins with what waited longest"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from midsource.model.clock import Clock
-from midsource.store.database import Database
+from midsource.store.database import Database, scalar
 
 SLICE_SECONDS = 60
 """A slice ends by itself after this long (design 3): cancelling and taking over never wait longer."""
@@ -41,6 +41,15 @@ class Context:
     """``progress({"done": 17, "of": 40, "unit": "parts", "phase": "hand-over"})``: what ``--wait`` shows. Never raises."""
     began_at: datetime | None = None
     """When the first slice of this run or job began, by the database's clock; None: no engine runs it."""
+
+
+def run_began(context: Context) -> datetime:
+    """Return when the run of this slice began, by the database's clock; where no engine runs it, now."""
+    if context.began_at is not None:
+        return context.began_at
+    with context.database.connection() as conn:
+        now: datetime = scalar(conn, "select clock_timestamp()")
+    return now
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from midsource.engine.work import Context
 from midsource.model.errors import MidsourceError, RemoteRefused
-from midsource.store.database import Connection, scalar
+from midsource.store.database import Connection
 from midsource.wire.failures import LinkFailure
 
 KEPT = timedelta(days=30)
@@ -57,15 +56,6 @@ class FailedTry:
     def is_unavailable(self) -> bool:
         """Whether the mid did not answer, or asked to wait."""
         return self.kind in UNAVAILABLE
-
-
-def run_began(context: Context) -> datetime:
-    """Return when the run of this slice began, by the database's clock; where no engine runs it, now."""
-    if context.began_at is not None:
-        return context.began_at
-    with context.database.connection() as conn:
-        now: datetime = scalar(conn, "select clock_timestamp()")
-    return now
 
 
 def note(

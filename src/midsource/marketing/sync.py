@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from midsource.engine.work import Cancelled, Context, Report
+from midsource.engine.work import Cancelled, Context, Report, run_began
 from midsource.marketing import accounts, failed_tries, link_journal
 from midsource.marketing.failed_tries import FailedTry, Step
 from midsource.marketing.feed_reader import METHODS, FeedReader, Stream, Tally, activity_of
@@ -49,7 +49,7 @@ def pull(context: Context, stream: Stream, only: Sequence[str] = ()) -> Report:
     """Do one slice for every active external account, or for those named in ``only``. Raises Failed naming the accounts that could not be read,
     RemoteUnavailable where no mid of them answered.
     """
-    began = failed_tries.run_began(context)
+    began = run_began(context)
     with context.database.connection() as conn:
         names = [
             account.name

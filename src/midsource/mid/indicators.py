@@ -18,19 +18,38 @@ ENDED = timedelta(hours=2)
 COUNT_SECONDS = 20
 
 _NAMED = """
-select account_id, id from delivery
-where ledger_dropped_at is null and started_at is not null and (finished_at is null or finished_at > %(since)s)
-    and (account_id, id) > (%(account)s, %(delivery)s)
-order by account_id, id limit %(most)s
+select d.account_id, d.id from delivery d
+left join delivery_count c on c.account_id = d.account_id and c.delivery_id = d.id
+where d.ledger_dropped_at is null and d.started_at is not null and (d.finished_at is null or d.finished_at > %(since)s)
+    and not coalesce(c.counted_at >= %(began)s, false)
+order by c.counted_at nulls first, d.account_id, d.id limit %(most)s
 """
 
 
-def named(conn: Connection, now: datetime, after: tuple[int, int] = (0, 0)) -> list[tuple[int, int]]:
-    """Return (account, delivery) of what is to be counted, in order of key, after ``after``."""
-    rows = conn.execute(
-        _NAMED, {"since": now - ENDED, "account": after[0], "delivery": after[1], "most": MOST}
-    ).fetchall()
+def named(conn: Connection, now: datetime, began: datetime) -> list[tuple[int, int]]:
+    """Return (account, delivery) of what was not counted since ``began``, those that waited longest first."""
+    rows = conn.execute(_NAMED, {"since": now - ENDED, "began": began, "most": MOST}).fetchall()
     return [(row[0], row[1]) for row in rows]
+
+
+def mark(database: Database, account_id: int, delivery_id: int, *, is_slow: bool) -> None:
+    """Keep that a delivery was counted just now, or that there was not enough time for it."""
+    with database.transaction() as conn:
+        conn.execute(
+            "insert into delivery_count (account_id, delivery_id, counted_at, is_slow) "
+            "select account_id, id, clock_timestamp(), %s from delivery where account_id = %s and id = %s "
+            "on conflict (account_id, delivery_id) do update set counted_at = excluded.counted_at, is_slow = excluded.is_slow",
+            (is_slow, account_id, delivery_id),
+        )
+
+
+def slow(conn: Connection, began: datetime) -> list[int]:
+    """Return the deliveries that could not be counted in time since ``began``."""
+    rows = conn.execute(
+        "select delivery_id from delivery_count where counted_at >= %s and is_slow order by counted_at limit %s",
+        (began, MOST),
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def drift(database: Database, account_id: int, delivery_id: int) -> int:

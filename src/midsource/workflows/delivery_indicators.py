@@ -2,21 +2,24 @@
 
 *Reads* `message`, `message_total`, `feed_batch` of deliveries under way and of those that ended in the last two hours. *Writes* a
 tally that corrects `message_total` where it is not what the ledger says; ends messages whose validity is over, where no
-mta process did. *Pointer*: none within a run; a run that was cut begins anew.
+mta process did; `delivery_count`, when each was counted. *Pointer*: that time: the next slice goes on with what this run has
+not counted, those first that waited longest.
 
 *Bounds*: a slice is at most 45 s, 2 000 deliveries; a delivery is one statement of 20 s at most.
 
-*When it fails*: a delivery that cannot be counted in time is named and left, the others are counted.
+*When it fails*: a delivery that cannot be counted in time is left until the next run and named at the end of this one, the
+others are counted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from midsource.engine.work import Context, Report
+from midsource.engine.work import Context, Report, run_began
 from midsource.mid import expiry, indicators, reconcile
 from midsource.model.errors import Failed
-from midsource.store.database import StatementTimeout
+from midsource.store.database import Database, StatementTimeout
 
 NAME = "deliveryIndicators"
 LABEL = "Delivery indicators"
@@ -33,23 +36,16 @@ class Settings:
 
 
 def run_once(context: Context, settings: Settings | None = None) -> Report:  # noqa: ARG001 - the one shape
-    """Count every delivery that may have moved; what no longer fits into the slice waits for the next run."""
-    database, now = context.database, context.clock.now()
+    """Do one slice: end what is over, then count what may have moved and was not counted in this run."""
+    database, now, began = context.database, context.clock.now(), run_began(context)
     deadline = context.clock.boot_seconds() + SLICE_SECONDS
-    ended = 0
-    for _ in range(EXPIRED_PAGES):
-        page = expiry.end_expired(database, now)
-        ended += page
-        if not page:
-            break
+    ended = _end_expired(database, now)
     with database.connection() as conn:
-        found = indicators.named(conn, now)
+        found = indicators.named(conn, now, began)
     counted = corrected = 0
-    slow: list[str] = []
     for account_id, delivery_id in found:
-        if context.clock.boot_seconds() > deadline:
-            context.say("warning", f"{len(found) - counted} deliveries were not counted in this run: it was over")
-            break
+        if counted and context.clock.boot_seconds() > deadline:
+            return Report(rows_read=counted, rows_written=corrected + ended, more_after_seconds=0.0)
         context.beat()
         counted += 1
         try:
@@ -59,11 +55,26 @@ def run_once(context: Context, settings: Settings | None = None) -> Report:  # n
                 context.say(
                     "warning", f"{wrong} counters of delivery {delivery_id} were not its ledger's and are corrected"
                 )
+            indicators.mark(database, account_id, delivery_id, is_slow=False)
         except StatementTimeout:
-            slow.append(str(delivery_id))
+            indicators.mark(database, account_id, delivery_id, is_slow=True)
+    if len(found) == indicators.MOST:  # there may be more of them than are named at once
+        return Report(rows_read=counted, rows_written=corrected + ended, more_after_seconds=0.0)
+    with database.connection() as conn:
+        slow = indicators.slow(conn, began)
     if slow:
         raise Failed(
-            f"{len(slow)} deliveries could not be counted in {indicators.COUNT_SECONDS} s: {', '.join(slow[:20])}",
+            f"{len(slow)} deliveries could not be counted in {indicators.COUNT_SECONDS} s: {', '.join(map(str, slow[:20]))}",
             "see `midsource maintenance status`: the ledger may be bloated",
         )
     return Report(rows_read=counted, rows_written=corrected + ended)
+
+
+def _end_expired(database: Database, now: datetime) -> int:
+    ended = 0
+    for _ in range(EXPIRED_PAGES):
+        page = expiry.end_expired(database, now)
+        ended += page
+        if not page:
+            break
+    return ended

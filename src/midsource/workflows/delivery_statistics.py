@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from midsource.engine.work import Cancelled, Context, Report
+from midsource.engine.work import Cancelled, Context, Report, run_began
 from midsource.marketing import accounts, failed_tries, statistics
 from midsource.marketing.failed_tries import FailedTry, Step
 from midsource.model.errors import Failed, RemoteRefused
@@ -42,7 +42,7 @@ class Settings:
 def run_once(context: Context, settings: Settings | None = None) -> Report:
     """Do one slice."""
     wanted = (settings or Settings()).accounts
-    began_at = failed_tries.run_began(context)
+    began_at = run_began(context)
     deadline = context.clock.boot_seconds() + SLICE_SECONDS - LEAST_SECONDS
     with context.database.connection() as conn:
         active = [one.name for one in accounts.list_accounts(conn) if one.active and (not wanted or one.name in wanted)]

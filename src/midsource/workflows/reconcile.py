@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from midsource.engine.work import Cancelled, Context
+from midsource.engine.work import Cancelled, Context, run_began
 from midsource.engine.work import Report as Done
 from midsource.marketing import accounts, failed_tries, gaps, reconcile, reconcile_reports, telling
 from midsource.marketing.failed_tries import FailedTry, Step
@@ -74,7 +74,7 @@ class _Run:
     def __init__(self, context: Context, active: list[str]) -> None:
         self._context = context
         self._active = active
-        self._began_at = failed_tries.run_began(context)
+        self._began_at = run_began(context)
         self._deadline = context.clock.boot_seconds() + SLICE_SECONDS
         self._told_by = context.clock.boot_seconds() + TELLING_SECONDS
         self._reports: list[Report] = []
