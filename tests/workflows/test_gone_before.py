@@ -72,6 +72,20 @@ def test_the_pointer_goes_on_where_results_are_kept_and_what_may_be_lost_is_coun
     assert cursor
 
 
+def test_what_was_uncertain_may_have_got_its_outcome_in_what_is_gone(late: tuple[LinkedHalves, int, int]) -> None:
+    halves, number, complete = late
+    with halves.marketing.transaction() as conn:
+        conn.execute(
+            "update broad_log_total set state = 62 where delivery_id = %s and domain = 'sapo.example'", (complete,)
+        )
+        open_ = scalar(conn, "select sum(n) from broad_log_total where delivery_id = %s and state = 62", (complete,))
+    delivery_logs.run_once(halves.context())
+    with halves.marketing.connection() as conn:
+        found = {loss.delivery_id: loss.rows for loss in losses.open_losses(conn)}
+    assert found.keys() == {number, complete}
+    assert found[complete] == open_ > 0
+
+
 def test_counters_that_are_gone_are_counted_too(late: tuple[LinkedHalves, int, int]) -> None:
     halves, number, complete = late
     delivery_counters.run_once(halves.context())

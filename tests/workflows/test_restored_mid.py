@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from midsource.marketing import accounts, gaps, handover, orders, telling
+from midsource.marketing import accounts, gaps, handover, orders, reconcile_reports, telling
+from midsource.marketing import reconcile as comparison
 from midsource.mid import counters, dispatch, hold
 from midsource.mid.dispatch import Look
 from midsource.model.errors import Conflict
@@ -214,3 +216,21 @@ def test_a_mid_restored_once_more_is_told_from_the_beginning(halves: LinkedHalve
     restore(halves, number)
     answer = hold.look(halves.mid, halves.mid_account)
     assert (answer.telling, answer.told_to) == (0, 0)
+
+
+def test_a_gap_is_not_filled_by_a_comparison_that_compared_nothing(halves: LinkedHalves) -> None:
+    number = started(halves)
+    halves.sent(number, range(1, 101))
+    pull(halves)
+    now = halves.clock.now()
+    with halves.marketing.transaction() as conn:
+        gaps.record(conn, accounts.DEFAULT_NAME, "logs", "set by hand", now - timedelta(1), now + timedelta(1))
+    restore(halves, number)
+    with halves.marketing.transaction() as conn:
+        report = reconcile_reports.begin(conn, number, accounts.DEFAULT_NAME, "test", halves.clock.now(), dry_run=False)
+    with accounts.open_client(halves.marketing, halves.home, accounts.DEFAULT_NAME, halves.clock) as client:
+        assert comparison.compare(halves.context(), client, report, halves.clock.boot_seconds() + 60)
+    assert report.problem == reconcile_reports.UNTOLD
+    with halves.marketing.transaction() as conn:
+        assert gaps.fill(conn) == []
+        assert [gap.cause for gap in gaps.unfilled(conn)] == ["set by hand"]

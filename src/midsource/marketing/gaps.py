@@ -3,8 +3,8 @@
 A gap is recorded when a pointer is set forward by hand, and when a mid was restored. What a mid no longer had when it was asked
 for is in ``feed_loss``, delivery by delivery.
 It concerns every delivery of the account that was made before its end and had not ended before its beginning. It is filled
-once each of them has a report that began afterwards and left nothing open; that of a restored mid not before the mid was
-told what is known here. A COMMIT of unknown fate leaves no gap: a page
+once each of them has a report that began afterwards and left nothing open, or says that nothing can be compared any more; that
+of a restored mid not before the mid was told what is known here. A COMMIT of unknown fate leaves no gap: a page
 and the pointer that covers it are one transaction.
 
 Also compared: deliveries under way, once in OPEN_AGAIN; those that ended within LATELY, until a comparison after their end
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from midsource.marketing.reconcile_reports import UNTOLD
 from midsource.model.delivery import FINAL
 from midsource.store.database import Connection, scalar
 
@@ -39,10 +40,10 @@ _CONCERNED = """
     and (d.handed_over is not null or d.state = 85) and d.targeted is not null and d.log_dropped_at is null
     and exists (select from broad_log_total t where t.delivery_id = d.id and t.state <> 0 and t.n > 0)
 """
-_SETTLED = """
+_SETTLED = f"""
     select 1 from reconcile_report s where s.delivery_id = d.id and not s.dry_run and s.started_at > g.noted_at
-        and s.finished_at is not null and s.unjudged + s.moving_blocks = 0
-"""
+        and s.finished_at is not null and s.unjudged + s.moving_blocks = 0 and s.problem <> '{UNTOLD}'
+"""  # noqa: S608 - a constant
 
 _DUE = f"""
 select d.id, d.account from delivery d

@@ -1,7 +1,7 @@
 """What a mid no longer had when it was asked for ("gone before T"), a row a delivery, until both sides are compared.
 
 Noted in the transaction that moves the pointer to T, so a loss and the move that leaves it behind are one. Counted is
-what is still open here: messages handed over before T that have no final outcome (logs), deliveries that are not over
+what is still open here: messages handed over before T that have no final outcome, uncertain ones too (logs), deliveries that are not over
 (counters). It is an upper bound: what still runs may yet come. `reconcile` mends, by asking the mid's
 ledger, and says so on the row (marketing/gaps.py).
 """
@@ -19,7 +19,7 @@ _NOTE = {
 insert into feed_loss as l (account, stream, delivery_id, rows, gone_before, noticed_at)
 select d.account, 'logs', d.id, t.open, %(before)s, %(now)s
 from delivery d cross join lateral (
-    select sum(n) as open from broad_log_total where delivery_id = d.id and state in (6, 61)) t
+    select sum(n) as open from broad_log_total where delivery_id = d.id and state in (6, 61, 62)) t
 where d.account = %(account)s and d.handed_over is not null and d.log_dropped_at is null
     and coalesce(d.started_at, d.created_at) < %(before)s and t.open > 0
 on conflict (account, stream, delivery_id) do update set rows = excluded.rows, gone_before = excluded.gone_before,

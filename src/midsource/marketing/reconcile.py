@@ -118,7 +118,7 @@ class _Comparison:
                 raise
             return self._over("the mid does not know this delivery (any more)")
         if told.held:
-            return self._over("the mid was restored and is not yet told what is known here")
+            return self._over(reconcile_reports.UNTOLD)
         if not told.ledger and delivery.handed_over:
             return self._over("the mid keeps no messages of it any more")
         report.mid_counters_wrong = len(told.drift)
