@@ -63,6 +63,16 @@ def test_ready_is_said_once_and_wants_work_stays() -> None:
     assert session.awaits is None
 
 
+def test_only_a_whole_reply_is_one() -> None:
+    """What begins the time to wait anew: not bytes, not lines that say that more follow, not what ends the session."""
+    session = ClientSession("me.example")
+    assert [session.receive(data) for data in (b"2", b"20 m", b"x\r\n250-", b"mx\r\n", b"250 ok\r\n2")] == [
+        False, False, True, False, True,
+    ]  # fmt: skip
+    assert not session.receive(b"")
+    assert not session.receive(b"250 ok\r\n")
+
+
 def test_started_comes_before_the_first_body_byte() -> None:
     session = opened()
     session.submit(message(7))

@@ -10,7 +10,8 @@ Whatever happens, every message taken ends in exactly one of: `finished`, or a p
 was about has not been written. Cancelling closes the socket and reports what was open, a body under way as Lost at Stage.BODY.
 
 Everything runs inside the protocol's callbacks, without a task or a stream buffer per connection: at full speed a
-message costs two turns of the loop. Bounds: `Timeouts`, and one write buffer of one chunk.
+message costs two turns of the loop. Bounds: `Timeouts`, and one write buffer of one chunk. A time-out begins when what is
+awaited begins: with a whole reply, with what we say, with a chunk that has left; bytes of a reply that is not whole yet buy no time.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class _Link(asyncio.Protocol):
         self._over = self._paused = self._pumping = False
         self._asked_for_more = self._more_there = False
         self._deadline = self._timer_at = 0.0
+        self._stepped = False  # the conversation went on since the deadline was set
         self._timer: asyncio.TimerHandle | None = None
+        self._age: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
         self._noting = False
         self._finished = 0
@@ -130,10 +133,13 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._take_transport(cast("asyncio.Transport", transport))
+        self._age = self._loop.call_later(self._timeouts.opening_seconds, self._come_of_age)
+        self._stepped = True
         self.pump()
 
     def data_received(self, data: bytes) -> None:
-        self._session.receive(data)
+        if self._session.receive(data):
+            self._stepped = True
         self.pump()
 
     def eof_received(self) -> bool:
@@ -152,6 +158,7 @@ class _Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._stepped = True  # all that was handed over has left
         self.pump()
 
     # -- what run_connection calls
@@ -177,7 +184,7 @@ class _Link(asyncio.Protocol):
 
     def abandon(self, why: str) -> None:
         """Close whatever is open and report it; nothing to do after a regular end."""
-        for timer in (self._timer, self._look):
+        for timer in (self._timer, self._look, self._age):
             if timer is not None:
                 timer.cancel()
         if not self._over:
@@ -211,11 +218,13 @@ class _Link(asyncio.Protocol):
             self._fail(error)
         finally:
             self._pumping = False
-        if not self._over and not self._noting:
+        if self._stepped and not self._over and not self._noting:
+            self._stepped = False
             self._arm()
 
     def _go(self, error: BaseException | None) -> None:
         self._noting = False
+        self._stepped = True  # no timer ran while the start was noted
         if error is not None and not self._over:
             self._fail(error)
         self.pump()
@@ -262,6 +271,7 @@ class _Link(asyncio.Protocol):
         if send.ends is not None and not self._recorder.may_send_body(send.ends):
             self._session.withhold(WITHHELD)
         else:
+            self._stepped = True
             self._transport.write(send.data)
 
     def _feed(self) -> None:
@@ -291,8 +301,10 @@ class _Link(asyncio.Protocol):
     def _close(self, stage: Stage | None, answer: Reply | Lost | None) -> None:
         self._over = True
         if self._transport is not None:
-            if isinstance(answer, Lost):
-                self._transport.abort()  # a buffered final dot must not leave after its loss was reported
+            if isinstance(answer, Lost) or self._transport.get_write_buffer_size():
+                # A buffered final dot must not leave after its loss was reported; and a peer that reads nothing would
+                # keep a socket open that still has something to say.
+                self._transport.abort()
             else:
                 self._transport.close()
         end = ConnectionEnd(stage, answer, self._finished, tuple(self._returned), self._session.encrypted)
@@ -318,6 +330,25 @@ class _Link(asyncio.Protocol):
             self.resume_writing()
         else:
             self._look = self._loop.call_later(PAUSE_LOOK_SECONDS, self._look_at_buffer)
+
+    def _come_of_age(self) -> None:
+        """Leave a connection that is not open yet; give one that is no more messages, and those it has the rest of its life."""
+        self._age = None
+        if self._over:
+            return
+        if not self._session.is_open:
+            self._session.lost(f"not ready for mail within {self._timeouts.opening_seconds:g} s")
+            self.pump()
+            return
+        self._messages_left = 0
+        left = self._timeouts.life_seconds - self._timeouts.opening_seconds
+        self._age = self._loop.call_later(max(0.0, left), self._grow_old)
+
+    def _grow_old(self) -> None:
+        self._age = None
+        if not self._over:
+            self._session.lost(f"the connection was {self._timeouts.life_seconds:g} s old")
+            self.pump()
 
     def _arm(self) -> None:
         stage = self._session.awaits

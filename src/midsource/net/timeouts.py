@@ -19,6 +19,8 @@ class Timeouts:
     tls_seconds: float = 30
     quit_seconds: float = 5  # nothing depends on the answer
     idle_seconds: float = 10  # ours: an open connection without work burns the provider's patience
+    opening_seconds: float = 600  # ours: TCP to the first MAIL, banner and EHLO at the most; then no new message
+    life_seconds: float = 2400  # ours: a message taken last has the RFC's 22 minutes, and 8 more for its body to leave
 
     def capped(self, connect: float, other: float, data: float) -> Timeouts:
         """Return these under an MX rule's caps (seconds): TCP connect, after the body, everything else."""
@@ -31,6 +33,8 @@ class Timeouts:
             min(self.tls_seconds, other),
             self.quit_seconds,
             self.idle_seconds,
+            self.opening_seconds,
+            self.life_seconds,
         )
 
     def of(self, stage: Stage | None) -> float:

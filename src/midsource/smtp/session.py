@@ -130,6 +130,11 @@ class ClientSession:
         return self._mode is Pipelining.ACROSS or (self._current is None and not self._awaited)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the greetings are done: messages may be, or were, said."""
+        return self._open
+
+    @property
     def is_over(self) -> bool:
         """Whether the conversation has ended; what it still has to report comes out of `next_event`."""
         return self._closed is not None
@@ -161,22 +166,28 @@ class ClientSession:
         else:
             self._events.append(Send(self._begin(slot)))
 
-    def receive(self, data: bytes) -> None:
-        """Take bytes from the server; ``b""`` says that it closed the connection."""
+    def receive(self, data: bytes) -> bool:
+        """Take bytes from the server; ``b""`` says that it closed the connection.
+
+        Returns whether a whole reply was among them: only then has the time to wait for the next begun.
+        """
         if self._closed is not None:
-            return
+            return False
         if not data:
             self.lost("the server closed the connection")
-            return
+            return False
         if self._shaking_hands:  # RFC 3207 6: what was injected before the handshake must not be obeyed after it
             self.lost("the server sent plain text where TLS begins")
-            return
+            return False
+        replied = False
         try:
             self._parser.feed(data)
             while self._closed is None and (reply := self._parser.next_reply()) is not None:
+                replied = True
                 self._take(reply)
         except Garbled as garbled:
             self.lost(f"garbled reply: {garbled}")
+        return replied
 
     def lost(self, why: str) -> None:
         """Say that the connection is gone or given up (time-out, reset): every open message gets its attempt."""
