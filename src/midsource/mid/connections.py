@@ -1,9 +1,9 @@
 """Opens what the plan says, and runs each connection from the MX answer to QUIT.
 
 A connection is a task of the process's group that never raises: whatever happens, each message it took has its outcome
-or is back on the desk. The hosts of a destination are tried in order until one can be spoken to. When none can: a
-destination that has other connections is crowded and keeps those; one that has none is down, every message that
-waits for it has had this try, and it rests.
+or is back on the desk. The hosts of a destination are tried in order until one can be spoken to; under opportunistic TLS one
+whose TLS breaks is spoken to once more in plain text. When none can: a destination that has other connections is crowded
+and keeps those; one that has none is down, every message that waits for it has had this try, and it rests.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from midsource.mid.desk import Desk
 from midsource.mid.dispatch import LEASE_SECONDS
 from midsource.mid.held import Destination
 from midsource.mid.journal import JournalFull
+from midsource.mid.plain import PLAIN_SECONDS, PlainServers
 from midsource.mid.recovery import LOST_SECONDS, STALLED_SECONDS
 from midsource.mid.starts import Go
-from midsource.model.outcome import Attempt, Lost, Stage
+from midsource.model.outcome import Attempt, Lost, Reply, Stage
 from midsource.net.dialer import Dialer, Endpoint
 from midsource.net.resolver import MxAnswer, Resolver
 from midsource.net.sender import ConnectionEnd, run_connection
@@ -37,9 +38,12 @@ STOP_SECONDS = 15.0
 after (`loops.SETTLE_STOP_SECONDS`) it is less than the supervisor waits before it kills."""
 OUR_FAULT_SECONDS = 1.0
 """Pause after a connection that a full disk ended, so that it is not tried in a tight loop."""
+TLS_WANTED = 530
+"""What a server answers to MAIL in plain text where it insists on TLS (RFC 3207 4)."""
 
 FAULT = Attempt(Stage.RESOLVE, Lost("a fault of ours; the log of the mta process says which"))
 """What a message had that was in hand, or waited, when our own code failed: put off, and nobody is blamed."""
+INSISTS = Lost("its TLS broke, and in plain text it takes no mail")
 
 _log = structlog.get_logger("midsource.mta")
 
@@ -68,6 +72,8 @@ class Connections:
         self._desk = desk
         self._outfit = outfit
         self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+        self._plain = PlainServers()
         self._running: set[asyncio.Task[None]] = set()
 
     @property
@@ -115,20 +121,38 @@ class Connections:
             answer = MxAnswer(failure=FAULT)
         failure = answer.failure or Attempt(Stage.RESOLVE, Lost(f"no usable mail host for {dest.name}"))
         for endpoint in answer.endpoints:
-            end = await self._speak(dest, endpoint)
+            end = await self._try(dest, endpoint)
             if not end.never_opened or self._desk.stopping:
                 return
             assert end.stage is not None
             assert end.answer is not None
             failure = Attempt(end.stage, end.answer)
         if dest.connections > 1:
-            dest.crowd(asyncio.get_running_loop().time())
+            dest.crowd(self._loop.time())
         else:
             self._desk.refuse_all(dest, failure)
 
-    async def _speak(self, dest: Destination, endpoint: Endpoint) -> ConnectionEnd:
-        visit = _Visit(self._desk, dest)
-        session = ClientSession(self._outfit.hello, tls=self._outfit.tls, pipelining=self._outfit.pipelining)
+    async def _try(self, dest: Destination, endpoint: Endpoint) -> ConnectionEnd:
+        """Speak to one endpoint; where nothing but its TLS is broken, and the policy allows it, in plain text."""
+        policy = self._outfit.tls
+        if policy is not TlsPolicy.OPPORTUNISTIC:
+            return await self._speak(_Visit(self._desk, dest), endpoint, policy)
+        if not self._plain.has(endpoint, self._loop.time()):
+            end = await self._speak(_Visit(self._desk, dest), endpoint, policy)
+            if end.stage is not Stage.TLS or self._desk.stopping:
+                return end
+            if self._plain.add(endpoint, self._loop.time()):
+                told = {"host": str(endpoint), "why": str(end.answer), "seconds": PLAIN_SECONDS}
+                _log.warning("tls.broken", action="stay_plain", destination=dest.name, **told)
+        visit = _Visit(self._desk, dest, fallen_back=True)
+        end = await self._speak(visit, endpoint, TlsPolicy.NEVER)
+        if end.never_opened or visit.tls_wanted:
+            self._plain.forget(endpoint)
+        return ConnectionEnd(Stage.TLS, INSISTS) if visit.tls_wanted else end
+
+    async def _speak(self, visit: _Visit, endpoint: Endpoint, tls: TlsPolicy) -> ConnectionEnd:
+        dest = visit.dest
+        session = ClientSession(self._outfit.hello, tls=tls, pipelining=self._outfit.pipelining)
         fault: Attempt | None = None
         try:
             return await run_connection(
@@ -149,31 +173,34 @@ class Connections:
 class _Visit:
     """One connection's view of the desk: `net.source.Source` and `net.sender.Recorder` in one."""
 
-    __slots__ = ("_desk", "_dest", "taken")
+    __slots__ = ("_desk", "_fallen_back", "dest", "taken", "tls_wanted")
 
-    def __init__(self, desk: Desk, dest: Destination) -> None:
+    def __init__(self, desk: Desk, dest: Destination, *, fallen_back: bool = False) -> None:
         self._desk = desk
-        self._dest = dest
+        self._fallen_back = fallen_back
+        self.dest = dest
         self.taken: dict[int, Transaction] = {}
         """What it has in hand: taken, and without an outcome."""
+        self.tls_wanted = False
+        """Whether a server whose TLS broke refused a message because this is plain text: no other is offered to it."""
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        return self._desk.stopping
+        return self._desk.stopping or self.tls_wanted
 
     def take(self) -> Transaction | None:
         """Return the next message for this destination."""
-        if not self.taken and self._dest.failures:
-            self._dest.reached()
-        transaction = self._desk.take(self._dest)
+        if not self.taken and self.dest.failures:
+            self.dest.reached()
+        transaction = self._desk.take(self.dest)
         if transaction is not None:
             self.taken[transaction.token] = transaction
         return transaction
 
     def when_more(self, callback: Callable[[], None]) -> None:
         """Call back when there may be more."""
-        self._dest.callbacks.append(callback)
+        self.dest.callbacks.append(callback)
 
     def may_send_body(self, token: int) -> bool:
         """Ask the desk."""
@@ -192,4 +219,6 @@ class _Visit:
     def finished(self, token: int, attempt: Attempt) -> None:
         """Tell the desk."""
         del self.taken[token]
-        self._desk.finished(self._dest, token, attempt)
+        if self._fallen_back and isinstance(attempt.answer, Reply) and attempt.answer.code == TLS_WANTED:
+            self.tls_wanted = True
+        self._desk.finished(self.dest, token, attempt)
