@@ -38,6 +38,9 @@ STOP_SECONDS = 15.0
 after (`loops.SETTLE_STOP_SECONDS`) it is less than the supervisor waits before it kills."""
 OUR_FAULT_SECONDS = 1.0
 """Pause after a connection that a full disk ended, so that it is not tried in a tight loop."""
+ROUND_SECONDS = 1800.0
+"""After so long no further endpoint of a destination is dialled: twenty that say nothing for ten minutes each would hold a
+connection for hours, and six hosts that hang at their banner for the RFC's five minutes are still passed."""
 TLS_WANTED = 530
 """What a server answers to MAIL in plain text where it insists on TLS (RFC 3207 4)."""
 
@@ -120,7 +123,10 @@ class Connections:
             _log.exception("resolver.failed", action="resolve", destination=dest.name)
             answer = MxAnswer(failure=FAULT)
         failure = answer.failure or Attempt(Stage.RESOLVE, Lost(f"no usable mail host for {dest.name}"))
+        until = self._loop.time() + ROUND_SECONDS
         for endpoint in answer.endpoints:
+            if self._loop.time() > until:
+                break
             end = await self._try(dest, endpoint)
             if not end.never_opened or self._desk.stopping:
                 return
