@@ -23,6 +23,7 @@ from midsource.doctor.look import Looked
 from midsource.doctor.supervisors import Channel, Draft
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.model.finding import Finding, Severity
+from midsource.net import syslog
 from midsource.net.egress import Egress
 
 from .conftest import CLOCK, Patient
@@ -223,6 +224,46 @@ def test_one_that_cannot_be_told_stops_no_other_is_tried_again_and_becomes_a_fin
     assert marketing.see("supervisor.unreachable") == []
 
 
+@pytest.mark.parametrize(
+    ("channel", "good", "bad"),
+    [
+        (Channel.SYSLOG, "udp://127.0.0.1:9", "udp://logs..example:514"),
+        (Channel.SMTP, "smtp://127.0.0.1:9/?to=a@b.example", f"smtp://{'x' * 64}/?to=a@b.example"),
+        (Channel.WEBHOOK, "http://127.0.0.1:9/", "https://a..example/hook"),
+        (Channel.WEBHOOK, "http://127.0.0.1:9/", "http://[::1"),
+    ],
+)
+def test_an_address_that_was_stored_before_hosts_were_checked_stops_no_other(
+    marketing: Patient, hook: Hook, channel: Channel, good: str, bad: str
+) -> None:
+    add(marketing, channel, good, "broken")
+    marketing.execute("update supervisor set address = %s where name = 'broken'", bad)
+    add(marketing, Channel.WEBHOOK, hook.url)
+    see(marketing, GONE)
+    assert tell(marketing) == (1, 1)
+    ((failures, problem),) = marketing.execute("select failures, last_problem from supervisor where name = 'broken'")
+    assert failures == 1
+    assert " is no " in problem
+
+
+def test_a_fault_of_ours_with_one_stops_no_other(
+    marketing: Patient, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in telling one is counted as its failure, and the others hear."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(syslog, "send", fail)
+    add(marketing, Channel.SYSLOG, "udp://127.0.0.1:9", "broken")
+    add(marketing, Channel.WEBHOOK, hook.url)
+    see(marketing, GONE)
+    assert tell(marketing) == (1, 1)
+    ((failures, problem),) = marketing.execute("select failures, last_problem from supervisor where name = 'broken'")
+    assert failures == 1
+    assert "a fault of midsource (KeyError: 'nobody thought of this'): see the worker's log" in problem
+
+
 def test_after_a_day_it_is_given_up(marketing: Patient) -> None:
     add(marketing, Channel.WEBHOOK, "http://127.0.0.1:9/")
     see(marketing, LATE)
@@ -304,6 +345,13 @@ def test_a_relay_gets_a_plain_mail_in_the_supervisors_language(
         Draft("ops", Channel.WEBHOOK, "ftp://a.example/"),
         Draft("ops", Channel.SYSLOG, "http://a.example:514"),
         Draft("ops", Channel.SYSLOG, "udp://a.example:99999"),
+        Draft("ops", Channel.SYSLOG, "udp://logs..example:514"),
+        Draft("ops", Channel.SYSLOG, "udp://[::1:514"),
+        Draft("ops", Channel.SYSLOG, "udp://logs.example:514/?to=a@b.example"),
+        Draft("ops", Channel.SMTP, "smtp://relay..example/?to=a@b.example"),
+        Draft("ops", Channel.SMTP, f"smtp://{'x' * 64}.example/?to=a@b.example"),
+        Draft("ops", Channel.WEBHOOK, "http://[::1"),
+        Draft("ops", Channel.WEBHOOK, "https://a..example/"),
         Draft("ops", Channel.SMTP, "smtp://a.example/"),
         Draft("ops", Channel.SMTP, "smtp://a.example/?to=nobody"),
         Draft("ops", Channel.SMTP, "smtp://u:p@a.example/?to=a@b.example"),
@@ -319,6 +367,18 @@ def test_a_relay_gets_a_plain_mail_in_the_supervisors_language(
 def test_what_cannot_be_a_supervisor_is_refused(marketing: Patient, draft: Draft) -> None:
     with marketing.database.transaction() as conn, pytest.raises(UserError):
         supervisors.add(conn, marketing.config.home, draft, "cli:me", CLOCK.now())
+
+
+def test_hosts_are_stored_as_they_are_looked_up(marketing: Patient) -> None:
+    add(marketing, Channel.WEBHOOK, "https://München.example/hook", "web")
+    add(marketing, Channel.SYSLOG, "udp://Logs.example", "logs")
+    add(marketing, Channel.SMTP, "smtp://bücher.example/?to=ops@bücher.example", "mail")
+    with marketing.database.connection() as conn:
+        stored = {one.name: one for one in supervisors.listing(conn)}
+    assert stored["web"].address == "https://xn--mnchen-3ya.example/hook"
+    assert stored["logs"].address == "udp://logs.example"
+    where = supervisors.server(Channel.SMTP, stored["mail"].address)
+    assert (where.host, where.recipient) == ("xn--bcher-kva.example", "ops@xn--bcher-kva.example")
 
 
 def test_names_are_taken_once_and_removing_forgets(marketing: Patient, hook: Hook) -> None:

@@ -46,6 +46,9 @@ def test_renaming_changes_the_label_only(marketing_db: Database, clock: ManualCl
         ("mid.example", KEY, "mid", "is no address of a mid"),
         ("ftp://mid.example", KEY, "mid", "is no address of a mid"),
         ("http://user:pw@mid.example", KEY, "mid", "is no address of a mid"),
+        ("http://[::1", KEY, "mid", "is no address of a mid"),
+        ("https://mid..example", KEY, "mid", "its host has an empty label.: write it like https://mid.example"),
+        (f"https://{'x' * 64}.example", KEY, "mid", "a label of its host is longer than 63 bytes"),
         ("http://mid.example", "secret", "mid", "no key of a mid"),
         ("http://mid.example", KEY, "mid 1", "cannot be an internal name"),
     ],
@@ -55,6 +58,13 @@ def test_what_cannot_be_an_account_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=words), marketing_db.transaction() as conn:
         accounts.add(conn, tmp_path, url=url, key=key, name=name, now=clock.now())
+
+
+def test_the_host_is_stored_as_it_is_looked_up(marketing_db: Database, clock: ManualClock, tmp_path: Path) -> None:
+    with marketing_db.transaction() as conn:
+        accounts.add(conn, tmp_path, url="https://Mid.München.example:8101/", key=KEY, now=clock.now())
+        (account,) = accounts.list_accounts(conn)
+    assert account.url == "https://mid.xn--mnchen-3ya.example:8101"
 
 
 def test_an_unknown_account_names_those_that_exist(marketing_db: Database, clock: ManualClock, tmp_path: Path) -> None:

@@ -142,11 +142,30 @@ def test_a_certificate_of_another_name_is_refused(hook: Hook, tmp_path: Path) ->
         "https://a.example/ b",
         "https://a.example/#x",
         "/x",
+        "http://[::1",
+        "https://a..example/",
+        f"https://{'x' * 64}.example/",
+        "https://xn--a.example/",
     ],
 )
 def test_what_is_no_address_of_a_webhook(url: str) -> None:
     with pytest.raises(UserError):
         check_url(url)
+
+
+def test_a_host_in_any_script_is_named_to_its_server_in_ascii(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the look-up is not the real one: no resolver knows this name."""
+    asked: list[str] = []
+
+    def found(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr("midsource.net.egress.socket.getaddrinfo", found)
+    url = hook.url.replace("127.0.0.1", "München.example")
+    assert check_url(url) == hook.url.replace("127.0.0.1", "xn--mnchen-3ya.example")
+    assert OPEN.post(url, b"{}", {}) == 204
+    assert hook.seen[0][1]["Host"].partition(":")[0] == asked[0] == "xn--mnchen-3ya.example"
 
 
 def test_a_token_in_the_path_is_not_shown() -> None:

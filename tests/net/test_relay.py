@@ -42,12 +42,19 @@ def test_nobody_listens_and_no_such_host() -> None:
         relay.send("127.0.0.1", 9, "tests.test", "a@x.test", "b@y.test", MAIL)
     with pytest.raises(RemoteUnavailable, match="no address"):
         relay.send("nothing.invalid", 25, "tests.test", "a@x.test", "b@y.test", MAIL)
+    with pytest.raises(RemoteUnavailable, match="no address"):
+        relay.send("relay..example", 25, "tests.test", "a@x.test", "b@y.test", MAIL)
 
 
 def test_a_server_that_says_nothing_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "SECONDS", 0.3)
+
+    def take() -> None:
+        with server.accept()[0] as client:
+            client.recv(1)
+
     with socket.create_server(("127.0.0.1", 0)) as server:
-        silent = threading.Thread(target=lambda: server.accept()[0].recv(1))
+        silent = threading.Thread(target=take)
         silent.start()
         with pytest.raises(RemoteUnavailable, match=r"no answer within 0\.3 s"):
             relay.send("127.0.0.1", server.getsockname()[1], "tests.test", "a@x.test", "b@y.test", MAIL)

@@ -51,6 +51,11 @@ def test_octets_are_counted_over_tcp() -> None:
             assert connection.recv(100) == b"12 <130>1 hello"
 
 
+def test_a_name_that_no_resolver_takes_is_a_server_that_cannot_be_reached() -> None:
+    with pytest.raises(RemoteUnavailable, match="cannot be reached"):
+        syslog.send("udp", "logs..example", 514, b"x")
+
+
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
 def test_nobody_listens(protocol: syslog.Protocol) -> None:
     with socket.socket() as taken:

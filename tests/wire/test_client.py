@@ -165,6 +165,11 @@ def test_a_host_without_address_is_named() -> None:
     assert answer_of(error) == "no answer (no such host)"
 
 
+def test_a_host_that_no_resolver_takes_is_no_address() -> None:
+    with client("http://mid..example:8101") as mid:
+        assert "is no address of a mid" in str(failure(mid.hello))
+
+
 @pytest.mark.parametrize(
     ("status", "reached"), [(408, True), (413, False), (429, False), (500, True), (503, True), (507, True)]
 )

@@ -105,6 +105,6 @@ def _certificate_ends(url: str) -> datetime | None:
             ssl.create_default_context().wrap_socket(plain, server_hostname=host) as secured,
         ):
             text = (secured.getpeercert() or {}).get("notAfter")
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a host that no resolver takes, among the errors of certificates
         return None
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC) if isinstance(text, str) else None

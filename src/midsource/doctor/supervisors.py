@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from midsource.model.address import AddressProblem, EmailAddress
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.model.finding import Severity
+from midsource.model.host import HostProblem, split_url
 from midsource.net import egress
 from midsource.policy.telling import Quiet
 from midsource.security import keys
@@ -42,6 +43,17 @@ class Channel(StrEnum):
     WEBHOOK = "webhook"
     SYSLOG = "syslog"
     SMTP = "smtp"
+
+
+_FORMS = {
+    Channel.SYSLOG: ("syslog server", "udp://logs.example:514 or tcp://logs.example:601", ("udp", "tcp")),
+    Channel.SMTP: (
+        "relay",
+        "smtp://relay.example:25/?to=ops@example.com&from=midsource@example.com",
+        ("smtp",),
+    ),
+}
+"""What a channel's address names, how it is written, its schemes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +123,7 @@ def add(conn: Connection, home: Path, draft: Draft, by: str, now: datetime) -> s
 
     Raises UserError for what cannot be one, Conflict for a name that is taken.
     """
-    _check(draft)
+    address = _checked(draft)
     if scalar(conn, "select count(*) from supervisor") >= MOST:
         raise UserError(f"there are {MOST} supervisors already", "remove one first; a list of people is one address")
     secret = secrets.token_urlsafe(32) if draft.channel is Channel.WEBHOOK else ""
@@ -121,7 +133,7 @@ def add(conn: Connection, home: Path, draft: Draft, by: str, now: datetime) -> s
         "insert into supervisor (name, channel, address, severity, quiet_from, quiet_to, digest_at, zone, language, secret, created_at, created_by) "
         "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (name) do nothing",
         (
-            *(draft.name, str(draft.channel), draft.address, str(draft.severity), start, end),
+            *(draft.name, str(draft.channel), address, str(draft.severity), start, end),
             *(hour(draft.digest) if draft.digest else None, draft.zone, draft.language, stored, now, by),
         ),
     )
@@ -188,30 +200,18 @@ def server(channel: Channel, address: str) -> Server:
 
     Raises UserError with the accepted form.
     """
-    parts = urlsplit(address)
-    allowed = ("udp", "tcp") if channel is Channel.SYSLOG else ("smtp",)
-    query = dict(parse_qsl(parts.query))
+    what, form, schemes = _FORMS[channel]
     try:
-        port = parts.port or DEFAULT_PORT.get(parts.scheme, 0)
-    except ValueError:
-        port = 0
-    fine = parts.scheme in allowed and parts.hostname and port and not parts.username and parts.path in ("", "/")
-    if channel is Channel.SYSLOG:
-        if not fine or query:
-            raise UserError(
-                f"{address!r} is no syslog server", "write it like udp://logs.example:514 or tcp://logs.example:601"
-            )
-        return Server(parts.scheme, parts.hostname or "", port)
-    recipient, sender = query.pop("to", ""), query.pop("from", "")
-    if not fine or query or not recipient:
-        raise UserError(
-            f"{address!r} is no relay",
-            "write it like smtp://relay.example:25/?to=ops@example.com&from=midsource@example.com",
-        )
-    for one in (recipient, sender):
-        if one:
-            _check_address(one)
-    return Server("smtp", parts.hostname or "", port, sender, recipient)
+        parts = split_url(address)
+    except HostProblem as exc:
+        raise UserError(f"{address[:200]!r} is no {what} ({exc})", f"write it like {form}") from exc
+    query = dict(parse_qsl(parts.query))
+    recipient, sender = (query.pop("to", ""), query.pop("from", "")) if channel is Channel.SMTP else ("", "")
+    port = parts.port if parts.port is not None else DEFAULT_PORT.get(parts.scheme, 0)
+    fine = parts.scheme in schemes and port and not parts.username and parts.path in ("", "/") and not query
+    if not fine or (channel is Channel.SMTP and not recipient):
+        raise UserError(f"{address[:200]!r} is no {what}", f"write it like {form}")
+    return Server(parts.scheme, parts.hostname or "", port, _mailbox(sender), _mailbox(recipient))
 
 
 def hours(text: str) -> tuple[time, time]:
@@ -230,7 +230,8 @@ def hour(text: str) -> time:
     return time(int(match[1]), int(match[2]))
 
 
-def _check(draft: Draft) -> None:
+def _checked(draft: Draft) -> str:
+    """Return the address to store: its host is looked up and named as it stands there."""
     if not _NAME.fullmatch(draft.name):
         raise UserError(
             f"{draft.name!r} cannot be a name", "use letters, digits, '_', '.' and '-', starting with a letter"
@@ -246,14 +247,14 @@ def _check(draft: Draft) -> None:
     except (ZoneInfoNotFoundError, ValueError) as exc:
         raise UserError(f"{draft.zone!r} is not a time zone", "use an IANA name, as in Europe/Paris") from exc
     if draft.channel is Channel.WEBHOOK:
-        egress.check_url(draft.address)
-    else:
-        server(draft.channel, draft.address)
+        return egress.check_url(draft.address)
+    server(draft.channel, draft.address)
+    return split_url(draft.address).geturl()
 
 
-def _check_address(text: str) -> None:
+def _mailbox(text: str) -> str:
     try:
-        EmailAddress.parse(text)
+        return str(EmailAddress.parse(text)) if text else ""
     except AddressProblem as exc:
         raise UserError(f"{text!r} is no address ({exc})", "write it like ops@example.com") from exc
 

@@ -7,7 +7,7 @@ message, then marks it. A crash between the two tells it once more: each change 
 What was over before anybody was told is told to nobody: a flag *failed* that was set and cleared, a finding that opened and closed.
 What may be just passing waits: a flag for SETTLES, a finding that had a clean look for its next.
 
-*When it fails*: a supervisor that cannot be told stops no other; it is tried again after 5 minutes, 10, … 6 hours, given up
+*When it fails*: a supervisor that cannot be told, whatever the reason, stops no other; it is tried again after 5 minutes, 10, … 6 hours, given up
 for a change after a day, and is itself a finding after two failures, which the others are told.
 """
 
@@ -82,17 +82,12 @@ def deliver(
         if not news:
             continue
         between()
-        sender = letters.Sender(carrier.instance.name, carrier.instance.role, supervisor.language)
-        letter = letters.compose(sender, news, now, digest=digest)
-        try:
-            with database.connection() as conn:
-                secret = supervisors.secret_of(conn, carrier.home, supervisor.name)
-            carrier.carry(supervisor, secret, letter)
-        except MidsourceError as exc:
+        problem = _tell(database, carrier, supervisor, news, now, digest=digest)
+        if problem:
             failures += 1
-            log.warning("supervisor_untold", action="supervisor_untold", supervisor=supervisor.name, cause=str(exc))
+            log.warning("supervisor_untold", action="supervisor_untold", supervisor=supervisor.name, cause=problem)
             with database.transaction() as conn:
-                _failed(conn, supervisor.name, news, str(exc), now)
+                _failed(conn, supervisor.name, news, problem, now)
         else:
             told += len(news)
             with database.transaction() as conn:
@@ -106,6 +101,25 @@ def pending(conn: Connection) -> list[tuple[str, int, datetime]]:
         "select supervisor, count(*), min(due_at) from telling where told_at is null and gave_up_at is null group by 1 order by 1 limit 100"
     ).fetchall()
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _tell(
+    database: Database, carrier: Carrier, supervisor: Supervisor, news: list[News], now: datetime, *, digest: bool
+) -> str:
+    """Tell one supervisor its news; return why that failed, '' where it did not."""
+    sender = letters.Sender(carrier.instance.name, carrier.instance.role, supervisor.language)
+    try:
+        letter = letters.compose(sender, news, now, digest=digest)
+        with database.connection() as conn:
+            secret = supervisors.secret_of(conn, carrier.home, supervisor.name)
+        carrier.carry(supervisor, secret, letter)
+    except MidsourceError as exc:
+        return str(exc)
+    except Exception as exc:
+        log.exception("supervisor_failed", action="supervisor_untold", supervisor=supervisor.name)
+        remedy = f"see the worker's log, and try `midsource supervisor test {supervisor.name}`"
+        return f"telling it failed by a fault of midsource ({type(exc).__name__}: {exc}): {remedy}."
+    return ""
 
 
 def _over(rows: list[Any]) -> set[int]:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from midsource.marketing import pointers
 from midsource.model.clock import Clock
 from midsource.model.errors import NotFound, UserError
+from midsource.model.host import HostProblem, split_url
 from midsource.security import keys
 from midsource.store.database import Connection, Database
 from midsource.wire.client import MAX_SKEW_SECONDS, MidClient
@@ -58,9 +58,7 @@ def add(
         raise UserError(
             f"{name!r} cannot be an internal name", "use letters, digits and _, starting with a letter, 63 at most"
         )
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-        raise UserError(f"{url!r} is no address of a mid", "write it like https://mid.example or http://127.0.0.1:8101")
+    url = _checked(url)
     if not _KEY.match(key.strip()):
         raise UserError("this is no key of a mid", "copy the whole line that the mid printed: <id>.<secret>")
     key_id, _, _ = key.strip().partition(".")
@@ -73,6 +71,18 @@ def add(
     )
     for stream in pointers.STREAMS:
         pointers.open_lanes(conn, name, stream, now, lambda _level, _line: None)
+
+
+def _checked(url: str) -> str:
+    """Return the address of a mid, its host as A-labels; raises UserError for what is none."""
+    remedy = "write it like https://mid.example or http://127.0.0.1:8101"
+    try:
+        parts = split_url(url)
+    except HostProblem as exc:
+        raise UserError(f"{url!r} is no address of a mid ({exc})", remedy) from exc
+    if parts.scheme not in ("http", "https") or parts.query or parts.username:
+        raise UserError(f"{url!r} is no address of a mid", remedy)
+    return parts.geturl()
 
 
 def rename(conn: Connection, name: str, label: str) -> None:

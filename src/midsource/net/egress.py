@@ -19,6 +19,7 @@ import httpx2
 
 from midsource.model.clock import Clock
 from midsource.model.errors import RemoteRefused, RemoteUnavailable, UserError
+from midsource.model.host import HostProblem, split_url
 
 REQUEST_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
@@ -39,7 +40,7 @@ class Egress:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
         """Send ``body`` and return the status, 2xx. Raises RemoteUnavailable (later may work), RemoteRefused, UserError."""
-        check_url(url)
+        url = check_url(url)
         if len(body) > BODY_BYTES:
             raise UserError(f"{len(body)} bytes are too many for one request", f"send at most {BODY_BYTES}")
         parts = urlsplit(url)
@@ -62,7 +63,7 @@ class Egress:
             ):
                 self._read(response, url)
                 status = response.status_code
-        except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, OSError) as exc:
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ssl.SSLError, OSError, UnicodeError) as exc:
             why = str(exc) or type(exc).__name__
             raise RemoteUnavailable(
                 f"{shown(url)} could not be reached ({why[:200]})", "check the address, its certificate and the network"
@@ -102,24 +103,21 @@ class Egress:
                 raise RemoteUnavailable(f"{shown(url)} did not answer within {REQUEST_SECONDS:g} s", "see its own log")
 
 
-def check_url(url: str) -> None:
-    """Raise UserError for what is no address of a webhook. A password in it is refused: it would be shown in lists."""
-    parts = urlsplit(url)
+def check_url(url: str) -> str:
+    """Return the address of a webhook, its host as A-labels. Raises UserError for what is none.
+
+    A password in it is refused: it would be shown in lists.
+    """
+    remedy = "write it like https://alerts.example/hook"
+    if len(url) > MAX_URL or not url.isprintable() or " " in url:
+        raise UserError(f"{url[:200]!r} is no address of a webhook", remedy)
     try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.username
-        or port == -1
-        or parts.fragment
-        or len(url) > MAX_URL
-        or not url.isprintable()
-        or " " in url
-    ):
-        raise UserError(f"{url[:200]!r} is no address of a webhook", "write it like https://alerts.example/hook")
+        parts = split_url(url)
+    except HostProblem as exc:
+        raise UserError(f"{url[:200]!r} is no address of a webhook ({exc})", remedy) from exc
+    if parts.scheme not in ("http", "https") or parts.username or parts.fragment:
+        raise UserError(f"{url[:200]!r} is no address of a webhook", remedy)
+    return parts.geturl()
 
 
 def shown(url: str) -> str:

@@ -51,7 +51,7 @@ def send(host: str, port: int, helo: str, sender: str, recipient: str, content: 
     """Send one mail and return the relay's reply. Raises RemoteUnavailable (later may work), RemoteRefused."""
     try:
         address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
         raise RemoteUnavailable(f"the relay {host} has no address ({exc})", "check the name, and DNS") from exc
     where = Endpoint(host, address, port)
     transaction = Transaction(TOKEN, sender, recipient, content, eightbit=True)

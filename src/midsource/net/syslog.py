@@ -52,9 +52,10 @@ def send(protocol: Protocol, host: str, port: int, datagram: bytes) -> None:
                 _refused_at_once(sock)
             else:
                 sock.sendall(f"{len(datagram)} ".encode() + datagram)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
+        why = (exc.strerror if isinstance(exc, OSError) else "") or exc
         raise RemoteUnavailable(
-            f"the syslog server at {host}:{port} ({protocol}) cannot be reached ({exc.strerror or exc})",
+            f"the syslog server at {host}:{port} ({protocol}) cannot be reached ({why})",
             "check that it listens there, and firewalls",
         ) from exc
 

@@ -322,7 +322,7 @@ class MidClient:
                 raw = self._read(response, self._clock.boot_seconds() + seconds, limit, seconds)
                 body = inflate(raw, response.headers.get("content-encoding", ""), limit)
                 answer = _Answer(response.status_code, response.headers, body)
-        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ssl.SSLError, OSError) as exc:
+        except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ssl.SSLError, OSError, UnicodeError) as exc:
             raise failures.from_transport(exc, self.url, seconds) from exc
         except BROKEN as exc:
             raise failures.cut(self.url, f"its answer is no valid compression: {exc}") from exc

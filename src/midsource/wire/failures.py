@@ -83,7 +83,9 @@ def from_transport(exc: Exception, url: str, seconds: float) -> MidsourceError:
             return _unreached(
                 f"{url} does not speak TLS ({cause.reason or cause})", "check http or https in the URL", "no TLS"
             )
-    if isinstance(exc, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
+    if isinstance(
+        exc, httpx2.InvalidURL | httpx2.UnsupportedProtocol | UnicodeError
+    ):  # of an account stored before hosts were checked
         return RemoteRefused(
             f"{url!r} is no address of a mid", "give the external account a URL like https://mid.example"
         )
