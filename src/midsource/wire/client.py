@@ -1,6 +1,6 @@
 """The marketing side of the link: one mid, one key, calls with limits; answers become values, failures sentences.
 
-Every call has a time limit for the whole answer, not only between two bytes, and a limit in bytes, before and after
+Every call has a time limit for the whole exchange (`wire.whole`), not only between two bytes, and a limit in bytes, before and after
 decompression. Nothing is retried here: the caller knows what a repeat means. Redirects are not followed, TLS is verified
 by the system's authorities, proxy variables of the environment are not read. An instance may be used by several threads.
 """
@@ -42,6 +42,7 @@ from midsource.wire.schema import (
     Rewound,
 )
 from midsource.wire.statistics import Statistics
+from midsource.wire.whole import WholeTransport
 
 PRODUCT = "midsource"
 """What ``Hello.product`` must say."""
@@ -52,6 +53,8 @@ PART_SECONDS = 30.0
 """A part commits in well under a second; 30 s is where proxies commonly cut (F03)."""
 PAGE_SECONDS = 25.0
 """A feed page without waiting; with ``wait`` the wait comes on top."""
+SLOWEST_BYTES_SECOND = 50_000
+"""What is sent has this on top of the call's seconds: the largest part 40 s more, over a link of half a megabit."""
 MAX_ANSWER_BYTES = MAX_BODY_BYTES
 MAX_CONNECTIONS = 8
 """Three uploads, two polls, and the calls between."""
@@ -76,7 +79,7 @@ DeliveryPage: TypeAlias = Page[DeliveryRow]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds allowed for whole answers."""
+    """Seconds allowed for whole exchanges; what a body takes to be sent over the slowest link comes on top."""
 
     call: float = CALL_SECONDS
     part: float = PART_SECONDS
@@ -119,10 +122,13 @@ class MidClient:
                     "Accept-Encoding": "zstd, gzip",
                     "Accept": "application/json, application/x-ndjson",
                 },
-                verify=verify or (ssl.create_default_context() if self.url.startswith("https:") else False),
+                transport=WholeTransport(
+                    clock,
+                    verify or (ssl.create_default_context() if self.url.startswith("https:") else None),
+                    httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30.0),
+                ),
                 trust_env=False,
                 follow_redirects=False,
-                limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=30.0),
             )
         except (UnicodeEncodeError, ValueError) as exc:
             raise RemoteRefused(
@@ -316,10 +322,11 @@ class MidClient:
         passing: tuple[int, ...] = (),
     ) -> _Answer:
         url = f"{self.url}/mid/v1/{path}"
+        seconds += len(content or b"") / SLOWEST_BYTES_SECOND
         timeout = httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
         try:
             with self._http.stream(method, url, content=content, headers=headers, timeout=timeout) as response:
-                raw = self._read(response, self._clock.boot_seconds() + seconds, limit, seconds)
+                raw = self._read(response, limit)
                 body = inflate(raw, response.headers.get("content-encoding", ""), limit)
                 answer = _Answer(response.status_code, response.headers, body)
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, ssl.SSLError, OSError, UnicodeError) as exc:
@@ -330,8 +337,8 @@ class MidClient:
             return answer
         raise failures.from_answer(answer.status, answer.headers, answer.body, self.url)
 
-    def _read(self, response: httpx2.Response, deadline: float, limit: int, seconds: float) -> bytes:
-        """Read the raw body within bytes and seconds: the library limits only the silence between two pieces."""
+    def _read(self, response: httpx2.Response, limit: int) -> bytes:
+        """Read the raw body within its limit of bytes."""
         pieces: list[bytes] = []
         size = 0
         for piece in response.iter_raw():
@@ -340,7 +347,5 @@ class MidClient:
                 raise RemoteRefused(
                     f"{self.url} answers with more than {limit} bytes", "check that it is a mid of this version"
                 )
-            if self._clock.boot_seconds() > deadline:
-                raise failures.timed_out(self.url, seconds)
             pieces.append(piece)
         return b"".join(pieces)
