@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from midsource.engine import admin, records, scheduling, ticking
+from midsource.engine import runs as ends
 from midsource.engine.records import RunRow, WorkflowRow
 from midsource.model.errors import Conflict, UserError
 from midsource.model.workflow import WorkflowState
@@ -52,6 +53,18 @@ def end_run(db: Database, name: str = "flow") -> None:
             "update workflow_run set finished_at = now(), outcome = 'finished' where workflow = %s and finished_at is null",
             (name,),
         )
+
+
+def fail_run(db: Database, again: datetime, name: str = "flow") -> datetime:
+    """End the unfinished run as failed; its breaker waits until ``again``, which is returned."""
+    with db.transaction() as conn:
+        conn.execute(
+            "update workflow_run set finished_at = now(), outcome = 'failed' where workflow = %s and finished_at is null",
+            (name,),
+        )
+        ends.fail(conn, name, "Failed", "it failed")
+        conn.execute("update workflow set not_before = %s where name = %s", (again, name))
+    return again
 
 
 def test_a_tick_makes_one_run_and_is_absorbed_by_one_that_goes_on(engine_db: Database, make: Make) -> None:
@@ -109,6 +122,27 @@ def test_a_try_again_uses_up_no_run_and_moves_no_tick(engine_db: Database, make:
     make(runs_left=1, not_before=NOW, next_at=tomorrow, failed=True, consecutive_failures=1)
     assert ticking.make_runs(engine_db, NOW) == 1
     assert (row(engine_db).runs_left, row(engine_db).next_at, row(engine_db).not_before) == (1, tomorrow, None)
+
+
+def test_the_last_run_is_tried_again_when_it_fails_and_again_until_it_succeeds(engine_db: Database, make: Make) -> None:
+    make(runs_left=1)
+    assert ticking.make_runs(engine_db, NOW) == 1
+    for failures in (1, 2):
+        again = fail_run(engine_db, NOW + timedelta(minutes=failures))
+        assert (row(engine_db).runs_left, row(engine_db).next_at) == (0, None)
+        assert ticking.make_runs(engine_db, again) == 1
+        assert (row(engine_db).runs_left, row(engine_db).not_before) == (0, None)
+    assert row(engine_db).state is WorkflowState.STARTED
+    assert len(runs(engine_db)) == 3
+    end_run(engine_db)
+    ticking.make_runs(engine_db, NOW + timedelta(hours=1))
+    assert row(engine_db).state is WorkflowState.FINISHED
+
+
+def test_a_tick_that_came_while_a_breaker_waited_uses_up_its_run(engine_db: Database, make: Make) -> None:
+    make(runs_left=1, not_before=NOW + timedelta(hours=1), next_at=NOW, failed=True)
+    assert ticking.make_runs(engine_db, NOW + timedelta(hours=1)) == 1
+    assert (row(engine_db).runs_left, row(engine_db).next_at) == (0, None)
 
 
 def test_a_breaker_that_waits_holds_the_ticks_back(engine_db: Database, make: Make) -> None:

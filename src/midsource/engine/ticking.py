@@ -92,15 +92,15 @@ def _begin(conn: Connection, row: WorkflowRow, plan: Plan, now: datetime, after_
 
 
 def _run(conn: Connection, row: WorkflowRow, plan: Plan, now: datetime, after_seconds: int) -> bool:
-    """Make the run, and move on to the next tick; a try again at the end of a breaker's wait uses up no tick."""
+    """Make the run, and move on to the next tick; a try again at the end of a breaker's wait uses up neither tick nor run."""
     made = conn.execute(
         "insert into workflow_run (workflow, asked_by, due_at) values (%s, 'schedule', now() + make_interval(secs => %s)) "
         "on conflict (workflow) where finished_at is null do nothing",
         (row.name, after_seconds),
     ).rowcount
-    is_tick = row.next_at is None or row.next_at <= now
+    is_tick = row.not_before is None or (row.next_at is not None and row.next_at <= now)
     left = row.runs_left
-    if left is not None and is_tick and made:
+    if left and is_tick and made:
         left -= 1
     following = None if left == 0 else plan.next_tick(now)
     conn.execute(
