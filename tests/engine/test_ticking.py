@@ -151,6 +151,29 @@ def test_a_breaker_that_waits_holds_the_ticks_back(engine_db: Database, make: Ma
     assert ticking.make_runs(engine_db, NOW + timedelta(minutes=30)) == 1
 
 
+def test_a_try_again_outside_the_range_of_the_day_waits_for_its_next_opening(engine_db: Database, make: Make) -> None:
+    morning = datetime(2026, 5, 5, 6, 21, tzinfo=UTC)
+    opening = datetime(2026, 5, 5, 22, 0, tzinfo=UTC)
+    tick = NOW + timedelta(days=1)
+    make(hours="22:00-06:00", not_before=morning, next_at=tick, failed=True, consecutive_failures=6)
+    for seconds in (0, 1, 3600):
+        assert ticking.make_runs(engine_db, morning + timedelta(seconds=seconds)) == 0
+    assert (row(engine_db).not_before, row(engine_db).next_at) == (opening, tick)
+    assert lines(engine_db) == [
+        "the try again after its failure waits until 2026-05-05 22:00 (UTC): it is 2026-05-05 06:21 (UTC), outside 22:00-06:00"
+    ]
+    assert ticking.make_runs(engine_db, opening) == 1
+    assert (row(engine_db).not_before, row(engine_db).next_at) == (None, tick)
+
+
+def test_a_try_again_after_the_validity_is_given_up_and_ends_the_workflow(engine_db: Database, make: Make) -> None:
+    make(valid_to=NOW + timedelta(minutes=30), not_before=NOW + timedelta(hours=1), next_at=None, failed=True)
+    assert ticking.make_runs(engine_db, NOW + timedelta(hours=1)) == 0
+    assert lines(engine_db) == ["the try again after its failure is given up: its validity is over"]
+    ticking.make_runs(engine_db, NOW + timedelta(hours=1, seconds=1))
+    assert row(engine_db).state is WorkflowState.FINISHED
+
+
 def test_a_validity_that_ended_finishes_the_workflow(engine_db: Database, make: Make) -> None:
     make(valid_to=NOW + timedelta(hours=1))
     assert ticking.make_runs(engine_db, NOW) == 1

@@ -240,6 +240,16 @@ def test_a_late_tick_is_made_up_inside_its_range_and_skipped_outside() -> None:
     assert gap.late(moved, moved) is Late.RUN, "moved out of its range by the clock, and on time"
 
 
+def test_a_run_that_may_not_begin_now_may_at_the_next_opening_within_the_validity() -> None:
+    night = plan("daily at 23:00", "Europe/Paris", hours="22:00-06:00", valid_to=at("2026-01-03T00:00"))
+    assert night.opens(at("2026-01-02T04:59")) == at("2026-01-02T04:59")
+    assert night.opens(at("2026-01-02T05:00")) == at("2026-01-02T21:00")
+    assert night.opens(at("2026-01-03T05:00")) is None
+    assert plan("daily at 23:00", valid_to=at("2026-01-03T00:00")).opens(at("2026-01-03T00:00")) is None
+    later = plan("daily at 23:00", hours="22:00-06:00", valid_from=at("2026-01-03T12:00"))
+    assert later.opens(at("2026-01-01T23:00")) == at("2026-01-03T22:00")
+
+
 def test_zones_are_named() -> None:
     for broken in ("Mars/Base", "", "../etc", "Europe"):
         with pytest.raises(UserError, match="IANA"):

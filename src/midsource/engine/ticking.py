@@ -2,7 +2,9 @@
 
 A workflow is due at the end of its breaker's wait, else at its next tick. One that is new runs at once where it runs every hour
 anyway, and waits for its time where it does not. A tick found late is made up once, or skipped and said so, as its range of the day allows
-(model/schedule.py); a tick that finds a run unfinished is absorbed by it. Runs made in the same turn begin a few
+(model/schedule.py); a tick that finds a run unfinished is absorbed by it. A try again after a failure begins where a run may
+begin: outside the range of the day it waits for the range's next opening, once the validity is over it is given up; both are
+said. Runs made in the same turn begin a few
 seconds apart (F43). A schedule that is over ends its workflow with a line that says why.
 """
 
@@ -68,10 +70,12 @@ def _turn(conn: Connection, name: str, now: datetime, after_seconds: int) -> boo
         return False
     if due is None:
         return _begin(conn, row, plan, now, after_seconds)
+    if row.not_before is not None:
+        return _try_again(conn, row, plan, now, after_seconds)
     if plan.late(due, now) is Late.SKIPPED:
         _skip(conn, row, plan, due, now)
         return False
-    if plan.late(due, now) is Late.MADE_UP and row.not_before is None:
+    if plan.late(due, now) is Late.MADE_UP:
         late = timedelta(seconds=int((now - due).total_seconds()))
         journal.write(conn, name, None, "info", f"the run due at {_shown(plan, due)} is made up now, {late} late")
     return _run(conn, row, plan, now, after_seconds)
@@ -88,6 +92,28 @@ def _begin(conn: Connection, row: WorkflowRow, plan: Plan, now: datetime, after_
     if row.last_run_at is None and plan.schedule.is_hourly and plan.allows(now):
         return _run(conn, row, plan, now, after_seconds)
     conn.execute("update workflow set next_at = %s where name = %s", (plan.next_tick(now), row.name))
+    return False
+
+
+def _try_again(conn: Connection, row: WorkflowRow, plan: Plan, now: datetime, after_seconds: int) -> bool:
+    """Make the run at the end of a breaker's wait, or let the breaker wait until one may begin; without such a time it is given up."""
+    opens = plan.opens(now)
+    if opens == now:
+        return _run(conn, row, plan, now, after_seconds)
+    if opens is None:
+        journal.write(
+            conn, row.name, None, "warning", "the try again after its failure is given up: its validity is over"
+        )
+        conn.execute(
+            "update workflow set not_before = null, next_at = %s where name = %s", (plan.next_tick(now), row.name)
+        )
+        return False
+    early = plan.valid_from is not None and now < plan.valid_from
+    why = "its validity has not begun" if early else f"it is {_shown(plan, now)}, outside {plan.hours}"
+    journal.write(
+        conn, row.name, None, "warning", f"the try again after its failure waits until {_shown(plan, opens)}: {why}"
+    )
+    conn.execute("update workflow set not_before = %s where name = %s", (opens, row.name))
     return False
 
 

@@ -128,6 +128,15 @@ class Plan:
             return False
         return self.hours is None or self.hours.has(now.astimezone(self.zone).time())
 
+    def opens(self, now: datetime) -> datetime | None:
+        """Return the first moment from ``now`` on at which a run may begin, ``now`` itself where it may; None: its validity is over."""
+        moment = now if self.valid_from is None else max(now, self.valid_from)
+        if self.hours is not None and not self.hours.has(moment.astimezone(self.zone).time()):
+            opening = Times((self.hours.start.hour * 60 + self.hours.start.minute,)).after(moment, self.zone)
+            assert opening is not None, "each day has one"
+            moment = opening
+        return None if self.valid_to is not None and moment >= self.valid_to else moment
+
     def why_over(self, now: datetime) -> str:
         """Say why no tick comes any more; '' where one comes."""
         if self.runs_left == 0:
