@@ -35,6 +35,8 @@ from midsource.store.database import Connection, Database
 TURN_SECONDS = 1.0
 REAP_SECONDS = 10.0
 PARTITION_SECONDS = 600.0
+PARTITION_AGAIN_SECONDS = 10.0
+"""After a lock on a parent that was not had within two seconds: its statistics are being taken, or a partition goes."""
 LEADER_LOCK = 0x6D69647372630002
 """Advisory lock key: 'midsrc' and a number; one leader an instance."""
 OUTBOX_BATCH = 100
@@ -132,7 +134,7 @@ class Leader:
             self._next_reap = now + REAP_SECONDS
             steps.insert(0, self._reap)
         if now >= self._next_partitions:
-            self._next_partitions = now + PARTITION_SECONDS
+            self._next_partitions = now + PARTITION_AGAIN_SECONDS
             steps.insert(0, self._partitions)
         for step in steps:
             try:
@@ -200,8 +202,11 @@ class Leader:
         return [name for (name,) in rows]
 
     def _partitions(self) -> None:
-        with self._database.transaction() as conn:
+        with (
+            self._database.connection() as conn
+        ):  # each is a transaction of its own: what one waits for holds no other up
             migrate.ensure_partitions(conn, self._role, self._clock.now())
+        self._next_partitions = time.monotonic() + PARTITION_SECONDS
 
 
 def _warn(event: str, exc: Exception, **about: str) -> None:

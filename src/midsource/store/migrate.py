@@ -79,7 +79,11 @@ def describe_instance(conn: Connection, name: str, role: str) -> uuid.UUID:
 
 
 def ensure_partitions(conn: Connection, role: str, now: datetime) -> None:
-    """Make the partitions of this month and the next ones (and days, on a mid) where they are missing."""
+    """Make the partitions of this month and the next ones (and days, on a mid) where they are missing; no reader or writer waits.
+
+    On a connection without a transaction each is durable by itself. Raises LockNotAvailable where the parent is being changed
+    for more than two seconds.
+    """
     month = Month.of(now)
     parents = ("broad_log",) if role == "marketing" else ("message",)
     for _ in range(MONTHS_AHEAD + 1):
