@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from midsource.model.errors import Conflict
 from midsource.store import migrate, partitions
+from midsource.store.cleanup import Scene
 from midsource.store.database import Connection, Database, scalar
 from midsource.store.partitions import Partition
 
@@ -80,6 +82,57 @@ def test_one_that_was_detached_and_not_dropped_is_gone_on_with(mid: Database) ->
         conn.execute("alter table message detach partition message_202601")
     assert partitions.drop(mid, oldest(mid), always)
     assert "message_202601" not in names(mid)
+
+
+def begin_to_detach(mid: Database) -> None:
+    """Cut a detaching half-way, as a kill -9 does: it waits for a reader when its time is over."""
+    with psycopg.connect(mid.dsn) as reader, psycopg.connect(mid.dsn, autocommit=True) as cut:
+        reader.execute("select count(*) from message")
+        cut.execute("set lock_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            cut.execute("alter table message detach partition message_202601 concurrently")
+    assert oldest(mid).pending
+
+
+@pytest.mark.parametrize("how", ["pending", "detached"])
+def test_what_a_cut_drop_left_is_attached_again_where_no_cleanup_runs(mid: Database, how: str) -> None:
+    begin_to_detach(mid)
+    if how == "detached":
+        with mid.connection() as conn:
+            conn.execute("alter table message detach partition message_202601 finalize")
+    assert partitions.attach_left(mid, "message") == ["message_202601"]
+    assert not oldest(mid).is_left
+    with mid.connection() as conn:
+        assert scalar(conn, "select count(*) from message") == 100
+    assert partitions.attach_left(mid, "message") == []
+    assert partitions.drop(mid, oldest(mid), always), "and it can be dropped when it is over"
+
+
+def test_what_a_drop_is_about_to_end_is_left_to_it(mid: Database) -> None:
+    found = []
+
+    def look(_conn: Connection) -> bool:
+        found.append((oldest(mid).detached, partitions.attach_left(mid, "message")))
+        return True
+
+    assert partitions.drop(mid, oldest(mid), look)
+    assert found == [(True, [])]
+
+
+@pytest.mark.parametrize("how", ["pending", "detached"])
+@pytest.mark.parametrize("over", [True, False])
+def test_cleanup_goes_on_first_with_what_a_cut_drop_left_over_or_not(mid: Database, how: str, over: bool) -> None:
+    begin_to_detach(mid)
+    if how == "detached":
+        with mid.connection() as conn:
+            conn.execute("alter table message detach partition message_202601 finalize")
+    scene = Scene(mid, Path(), "mid", NOW, timedelta(days=1))
+    removed = partitions.drop_next(scene, "message", lambda _conn, one: over and one.name == "message_202601")
+    with mid.connection() as conn:
+        assert scalar(conn, "select count(*) from message") == (0 if over else 100)
+    assert ("message_202601" in names(mid)) is not over
+    assert any("is attached again" in line for line in removed.said) is not over
+    assert not oldest(mid).is_left
 
 
 def test_nobody_waits_for_a_drop_that_waits_for_a_long_reader(mid: Database, monkeypatch: pytest.MonkeyPatch) -> None:

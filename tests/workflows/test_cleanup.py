@@ -138,6 +138,31 @@ def test_a_month_of_logs_goes_whole_and_its_figures_stay(halves: LinkedHalves) -
     assert clean(halves.context()) == 0
 
 
+def test_a_month_left_by_a_cut_drop_comes_back_when_logs_are_kept_longer_by_then(halves: LinkedHalves) -> None:
+    old = old_delivery(halves, 250)
+    with halves.marketing.connection() as conn:
+        conn.execute(f"alter table broad_log detach partition broad_log_{old >> 32} concurrently", prepare=False)
+        conn.execute(
+            "insert into option (name, value, modified_by) values ('NmsCleanup_BroadLogPurgeDelay', '400d', 'test')"
+        )
+    clean(halves.context())
+    assert f"broad_log_{old >> 32}" in tables(halves.marketing, "broad_log")
+    with halves.marketing.connection() as conn:
+        assert totals.recount(conn, old) == 0
+        assert scalar(conn, "select log_dropped_at from delivery where id = %s", (old,)) is None
+
+
+def test_a_day_left_by_a_cut_drop_comes_back_while_its_results_are_kept(halves: LinkedHalves) -> None:
+    results(halves, 20)
+    day = f"outcome_{ago(20).astimezone(UTC):%Y%m%d}"
+    with halves.mid.connection() as conn:
+        conn.execute(f"alter table outcome detach partition {day} concurrently", prepare=False)
+    clean(of_mid(halves))
+    assert day in tables(halves.mid, "outcome")
+    with halves.mid.connection() as conn:
+        assert scalar(conn, "select count(*) from outcome where day = %s", (ago(20).astimezone(UTC).date(),)) == 5
+
+
 def test_a_delivery_that_is_not_over_keeps_its_month(halves: LinkedHalves) -> None:
     number = old_delivery(halves, 250, state=62, message_state=61)
     instance = InstanceConfig(name="marketing", role="marketing", port=1)

@@ -11,7 +11,8 @@ connection gives it up by itself. Each turn (once a second, or at once when woke
    taken out of the queue, and so is one that ended by our record and not by the engine's; a slice that the engine ended
    without a result (the database was away when it was to be recorded) is due again, and so are rows not beaten for long,
    whose slice is cancelled so that it blocks none.
-4. *partitions*, every 10 minutes: this month's and the next ones', the next days'.
+4. *partitions*, every 10 minutes: this month's and the next ones', the next days'; one that a cut drop left detached is
+   attached again, where no `cleanup` goes on with it.
 
 Nothing ends the loop, whatever a driver or the engine raises: a leader that ended would stop every workflow, unseen.
 """
@@ -29,7 +30,7 @@ from midsource.engine import admin, moves, ticking
 from midsource.engine.slices import Table
 from midsource.engine.work import SLICE_SECONDS
 from midsource.model.clock import Clock
-from midsource.store import migrate, processes
+from midsource.store import migrate, partitions, processes
 from midsource.store.database import Connection, Database
 
 TURN_SECONDS = 1.0
@@ -135,7 +136,7 @@ class Leader:
             steps.insert(0, self._reap)
         if now >= self._next_partitions:
             self._next_partitions = now + PARTITION_AGAIN_SECONDS
-            steps.insert(0, self._partitions)
+            steps[:0] = [self._attach_left, self._partitions]
         for step in steps:
             try:
                 step()
@@ -200,6 +201,11 @@ class Leader:
             {"lost": LOST_AFTER_SECONDS, "table": table},
         ).fetchall()
         return [name for (name,) in rows]
+
+    def _attach_left(self) -> None:
+        for parent in migrate.PARENTS[self._role]:
+            for name in partitions.attach_left(self._database, parent):
+                log.warning("partition_attached", action="partition_attached", partition=name)
 
     def _partitions(self) -> None:
         with (

@@ -101,18 +101,7 @@ def page(scene: Scene) -> Removed:
     batches, _rows = row
     if batches:
         return Removed(batches, more=True)
-    return _drop(scene, kept)
-
-
-def _drop(scene: Scene, kept: date) -> Removed:
-    with scene.database.connection() as conn:
-        old = [day for day in partitions.listing(conn, PARENT) if _is_over(conn, day, kept)]
-    if not old:
-        return Removed()
-    day = old[0]
-    if not partitions.drop(scene.database, day, lambda conn: _is_over(conn, day, kept)):
-        return Removed(said=(f"{day.name} came into use again while it was dropped: it stays",))
-    return Removed(day.rows, day.bytes, more=len(old) > 1)
+    return partitions.drop_next(scene, PARENT, lambda conn, day: _is_over(conn, day, kept))
 
 
 def _is_over(conn: Connection, day: Partition, kept: date) -> bool:

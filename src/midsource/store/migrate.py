@@ -15,6 +15,8 @@ from midsource.store.database import Connection, Database, scalar
 
 ROLES = ("marketing", "mid")
 MIGRATIONS = Path(__file__).parent / "migrations"
+PARENTS = {"marketing": ("broad_log",), "mid": ("message", "outcome")}
+"""The partitioned tables of each role."""
 MONTHS_AHEAD = 2
 DAYS_AHEAD = 3
 """Partitions made ahead at migration and by the tick leader: a process that never restarts still finds tomorrow's."""

@@ -57,21 +57,11 @@ class Months:
 
     def page(self, scene: Scene) -> Removed:
         """Drop the oldest month that is over."""
-        with scene.database.connection() as conn:
-            over = [month for month in partitions.listing(conn, self.parent) if self._is_over(conn, month, scene)]
-        if not over:
-            return Removed()
-        month = over[0]
 
-        def closed(conn: Connection) -> bool:
-            if not self._is_over(conn, month, scene):
-                return False
+        def mark(conn: Connection, month: Partition) -> None:
             conn.execute(self.mark, _span(month, scene))
-            return True
 
-        if not partitions.drop(scene.database, month, closed):
-            return Removed(said=(f"{month.name} came into use again while it was dropped: it stays",))
-        return Removed(month.rows, month.bytes, more=len(over) > 1)
+        return partitions.drop_next(scene, self.parent, lambda conn, month: self._is_over(conn, month, scene), mark)
 
     def _is_over(self, conn: Connection, month: Partition, scene: Scene) -> bool:
         span = _span(month, scene)
