@@ -451,6 +451,25 @@ def test_an_expired_delivery_of_a_silent_mid_is_closed_here_without_calling_sent
     assert halves.totals_agree(number)
 
 
+def test_a_delivery_whose_totals_alone_say_open_is_recounted_and_holds_up_no_other(halves: LinkedHalves) -> None:
+    number = halves.prepared(300)
+    drifted = old_delivery(halves, 60, state=55)
+    with halves.marketing.transaction() as conn:
+        conn.execute("insert into broad_log_total values (%s, 'old.example', 6, 0, 3)", (drifted,))
+        conn.execute("update delivery set state = 55, started_at = %s where id = %s", (ago(30), number))
+        conn.execute(
+            "update pointer set generation = (select gen_random_uuid()), reached_at = %s where stream = 'logs'",
+            (ago(29),),
+        )
+    assert drifted < number
+    clean(halves.context())
+    assert halves.totals_agree(drifted)
+    assert halves.lines(f"totals of delivery {drifted} differed from its log in 1 places and are corrected")
+    with halves.marketing.connection() as conn:
+        assert dict(conn.execute("select state, count(*) from broad_log group by 1").fetchall()) == {1: 100, 7: 300}
+        assert conn.execute("select distinct state from delivery").fetchall() == [(95,)]
+
+
 def test_journals_of_dead_processes_go_only_when_everything_is_recorded(halves: LinkedHalves) -> None:
     root = halves.home / "journal" / "mid"
     (root / "mta-empty").mkdir(parents=True)

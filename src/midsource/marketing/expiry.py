@@ -6,7 +6,8 @@ result of it is missing here, so nothing that was sent is ever called cancelled 
 is *uncertain*. A delivery that has results at the mid which are not here waits for `reconcile`, and the journal names it.
 
 A page is some ranges of CANCEL_ROWS log rows of one delivery (marketing/cancelling.py), a transaction each; when none is
-open any more the delivery is *finished*, as of the end of its validity. Deliveries never started, of accounts that are off or from which
+open any more the delivery is *finished*, as of the end of its validity. Where its totals say "open" and no row is, they are
+recounted in that transaction: the rows win, and the delivery is not found again. Deliveries never started, of accounts that are off or from which
 nothing was ever pulled are left alone.
 """
 
@@ -15,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from midsource.marketing import cancelling
+from midsource.marketing import cancelling, totals
 from midsource.model.message import MessageState
 from midsource.policy.retention import Closing, Expired, closing
 from midsource.store.cleanup import Removable, Removed, Scene
@@ -41,6 +41,8 @@ where d.started_at is not null and d.log_dropped_at is null and t.open > 0
     and d.started_at + make_interval(secs => d.validity_seconds) < %(now)s
 order by d.id limit %(limit)s
 """
+_OPEN = [int(MessageState.PENDING), int(MessageState.DEFERRED)]
+_FIRST_OPEN = "select min(id) from broad_log where delivery_id = %(id)s and state = any(%(open)s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def page(scene: Scene) -> Removed:
         found = list(_expired(conn, scene))
     for one in found:
         if one.verdict in (Closing.CANCEL, Closing.UNCERTAIN):
-            return Removed(_close(scene, one), more=True)
+            return _close(scene, one)
     missing = [one.id for one in found if one.verdict is Closing.MISSING]
     said = [f"expired delivery {id_} misses results that the mid has: reconcile it" for id_ in missing[:NAMED]]
     return Removed(said=tuple(said))
@@ -86,27 +88,39 @@ def _expired(conn: Connection, scene: Scene) -> Iterator[_Found]:
         yield _Found(id_, state, valid_until, targeted or 0, still_open, closing(known, scene.now))
 
 
-def _close(scene: Scene, found: _Found) -> int:
+def _close(scene: Scene, found: _Found) -> Removed:
     taken = MessageState.CANCELLED if found.verdict is Closing.CANCEL else MessageState.UNCERTAIN
     closed = 0
     for _ in range(RANGES_A_PAGE):
         rows = _close_range(scene, found, taken)
         closed += rows
         if not rows:
-            break
-    return closed
+            return Removed(closed, more=True, said=_end(scene, found))
+    return Removed(closed, more=True)
 
 
 def _close_range(scene: Scene, found: _Found, taken: MessageState) -> int:
-    """Close the first range with open rows; 0: there is none, and the delivery is over now."""
-    key: dict[str, Any] = {"id": found.id, "open": [int(MessageState.PENDING), int(MessageState.DEFERRED)]}
+    """Close the first range with open rows; 0: there is none."""
     with scene.database.transaction() as conn:
-        first = scalar(conn, "select min(id) from broad_log where delivery_id = %(id)s and state = any(%(open)s)", key)
-        if first is not None:
-            return cancelling.cancel_range(conn, found.id, first, key["open"], taken)
+        first = scalar(conn, _FIRST_OPEN, {"id": found.id, "open": _OPEN})
+        return 0 if first is None else cancelling.cancel_range(conn, found.id, first, _OPEN, taken)
+
+
+def _end(scene: Scene, found: _Found) -> tuple[str, ...]:
+    """End a delivery of which no row is open any more; return what is said about totals that were wrong."""
+    with scene.database.transaction(statement_seconds=totals.RECOUNT_SECONDS) as conn:
+        if (
+            scalar(conn, _FIRST_OPEN, {"id": found.id, "open": _OPEN}) is not None
+        ):  # opened meanwhile: the next page closes it
+            return ()
+        by_state = totals.by_state(conn, found.id)
+        is_wrong = any(by_state.get(state) for state in (MessageState.PENDING, MessageState.DEFERRED))
+        wrong = totals.recount(conn, found.id) if is_wrong else 0
         conn.execute(
             "update delivery set state = case when state in (85, 87, 95) then state else 95 end, recounted_at = null, "
             "finished_at = coalesce(finished_at, %s), modified_at = clock_timestamp(), version = version + 1 where id = %s",
             (found.valid_until, found.id),
         )
-    return 0
+    return (
+        (f"totals of delivery {found.id} differed from its log in {wrong} places and are corrected",) if wrong else ()
+    )
