@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+import psycopg
 import pytest
 
 from midsource.marketing import handover, orders, upload
 from midsource.marketing.upload import StoredPart
-from midsource.model.errors import Conflict
+from midsource.model.errors import Conflict, Failed
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
 from midsource.testing.proxy import Fault, FaultProxy, Pass, Seen
@@ -64,3 +66,44 @@ def test_no_part_leaves_once_the_delivery_is_stopped(halves: LinkedHalves) -> No
         assert scalar(conn, "select count(*) from upload_part where state = 'acknowledged'") == 3
     with pytest.raises(Conflict, match="no longer handed over"):
         upload.begin(halves.marketing, first_part(halves, delivery))
+
+
+def cut_in_two(halves: LinkedHalves, delivery: int) -> tuple[StoredPart, PartAnswer]:
+    """Cut part 1, though the mid holds it; return it and what the mid says of it."""
+    part = first_part(halves, delivery)
+    begun = upload.begin(halves.marketing, part)
+    assert begun is not None
+    assert upload.cut(halves.marketing, part, begun[1], 10, 0.0, 1) == 2
+    return part, PartAnswer(part=part.name, rows=part.rows, accepted=part.rows, row_hash=str(part.row_hash))
+
+
+def parts_of(halves: LinkedHalves) -> list[tuple[str, str]]:
+    with halves.marketing.connection() as conn:
+        return conn.execute("select part, state from upload_part order by part").fetchall()  # type: ignore[return-value]
+
+
+CUT = [("1", "split"), ("1.1", "stored"), ("1.2", "stored")]
+
+
+def test_a_cut_is_taken_back_as_a_whole_or_not_at_all(halves: LinkedHalves) -> None:
+    delivery = halves.prepared(20)
+    part, answer = cut_in_two(halves, delivery)
+    with halves.marketing.connection() as conn:
+        conn.execute(
+            "create function die() returns trigger language plpgsql as $$ begin raise 'killed here'; end $$; "
+            "create trigger die before update on upload_part for each row when (new.state = 'acknowledged') execute function die()"
+        )
+    with pytest.raises(psycopg.errors.RaiseException, match="killed here"):
+        upload.whole_again(halves.marketing, part, answer)
+    assert parts_of(halves) == CUT, "its children are still there to be sent"
+    with halves.marketing.connection() as conn:
+        conn.execute("drop trigger die on upload_part")
+    upload.whole_again(halves.marketing, part, answer)
+    assert parts_of(halves) == [("1", "acknowledged")]
+
+
+def test_a_cut_stays_where_the_mid_holds_other_rows(halves: LinkedHalves) -> None:
+    part, answer = cut_in_two(halves, halves.prepared(20))
+    with pytest.raises(Failed, match="holds other rows"):
+        upload.whole_again(halves.marketing, part, msgspec.structs.replace(answer, row_hash="1"))
+    assert parts_of(halves) == CUT

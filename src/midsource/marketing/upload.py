@@ -91,6 +91,14 @@ def begin(database: Database, part: StoredPart) -> tuple[int, bytes] | None:
 
 def acknowledge(database: Database, part: StoredPart, body: bytes, answer: PartAnswer) -> int:
     """Record that the mid took the part; return how many rows it refused. Raises Failed where it took something else."""
+    refused, row_hash = _checked(part, body, answer)
+    with database.transaction() as conn:
+        _take(conn, part, refused, row_hash)
+    return len(refused)
+
+
+def _checked(part: StoredPart, body: bytes, answer: PartAnswer) -> tuple[tuple[RefusedRow, ...], int]:
+    """Compare the mid's answer with what was sent; return the rows it refused and the hash of the others. Raises Failed."""
     lines = list(wire_rows.lines(wire_rows.decompress(body))) if answer.refused else []
     refused = _attributed(part, answer)
     expected = (
@@ -101,16 +109,20 @@ def acknowledge(database: Database, part: StoredPart, body: bytes, answer: PartA
             f"the mid holds other rows than were sent in part {part.name}: {answer.accepted} of {part.rows}, other hash",
             "nothing was started; see both logs, then create the delivery anew",
         )
-    with database.transaction() as conn:
-        taken = conn.execute(
-            "update upload_part set state = 'acknowledged', acknowledged_at = clock_timestamp(), not_before = null, "
-            "refused = %s, row_hash = %s where delivery_id = %s and part = %s and content_hash = %s "
-            "and state in ('stored', 'split')",
-            (msgspec.json.encode(refused).decode(), expected, part.delivery_id, part.name, part.content_hash),
-        ).rowcount
-        if taken and refused:
-            _ignore_refused(conn, part.delivery_id, refused)
-    return len(refused)
+    return refused, expected
+
+
+def _take(conn: Connection, part: StoredPart, refused: Sequence[RefusedRow], row_hash: int) -> bool:
+    """Mark a part acknowledged; False where it is already, or was prepared anew. Durable with the caller's transaction."""
+    taken = conn.execute(
+        "update upload_part set state = 'acknowledged', acknowledged_at = clock_timestamp(), not_before = null, "
+        "refused = %s, row_hash = %s where delivery_id = %s and part = %s and content_hash = %s "
+        "and state in ('stored', 'split')",
+        (msgspec.json.encode(refused).decode(), row_hash, part.delivery_id, part.name, part.content_hash),
+    ).rowcount
+    if taken and refused:
+        _ignore_refused(conn, part.delivery_id, refused)
+    return bool(taken)
 
 
 def put_off(database: Database, part: StoredPart, seconds: float) -> None:
@@ -159,19 +171,25 @@ def cut(database: Database, part: StoredPart, body: bytes, rows: int, seconds: f
 
 
 def whole_again(database: Database, part: StoredPart, answer: PartAnswer) -> None:
-    """Take back a cut: the mid holds the part itself, so its children are not sent."""
-    with database.transaction() as conn:
+    """Take back a cut: the mid holds the part itself, so its children are not sent.
+
+    The part is acknowledged in the transaction that drops them: without either the delivery could never be handed over. Raises Failed
+    where the mid holds something else; nothing is changed then.
+    """
+    with database.connection() as conn:
         row = conn.execute(
             f"select {_COLUMNS}, body from upload_part where delivery_id = %s and part = %s",  # noqa: S608 - constant
             (part.delivery_id, answer.part),
         ).fetchone()
-        conn.execute(
-            "delete from upload_part where delivery_id = %s and starts_with(part, %s)",
-            (part.delivery_id, answer.part + "."),
-        )
     assert row is not None
     whole = _stored(row)
-    acknowledge(database, whole, bytes(row[8]), answer)
+    refused, row_hash = _checked(whole, bytes(row[8]), answer)
+    with database.transaction() as conn:
+        if _take(conn, whole, refused, row_hash):
+            conn.execute(
+                "delete from upload_part where delivery_id = %s and starts_with(part, %s)",
+                (part.delivery_id, whole.name + "."),
+            )
 
 
 def send_again(conn: Connection, delivery_id: int, names: Sequence[str]) -> int:
