@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from midsource.engine.circuit import SAID, Circuit, WaitsFor, breaker, different, failures_alike, waits_for
+from midsource.engine.circuit import SAID, Circuit, WaitsFor, breaker, common, different, failures_alike, waits_for
 from midsource.engine.records import RunRow, WorkflowRow
+from midsource.model.errors import Bug, Failed, RemoteUnavailable
 from midsource.model.workflow import WorkflowState
+from midsource.store.database import StatementTimeout, StorageFull
 
 NOW = datetime(2026, 3, 1, 12, 5, tzinfo=UTC)
 ROW = WorkflowRow(
@@ -45,6 +47,8 @@ def test_it_is_tried_when_the_wait_is_over_and_closed_by_a_success() -> None:
         ("StorageFull", WaitsFor.SPACE),
         ("Unhealthy", WaitsFor.DATABASE),
         ("Conflict", WaitsFor.WRITER),
+        ("LinkFailure", WaitsFor.REMOTE),
+        ("NotAMid", WaitsFor.CAUSE),
         ("Failed", WaitsFor.CAUSE),
         ("", WaitsFor.CAUSE),
         ("KeyError", WaitsFor.FAULT),
@@ -53,6 +57,24 @@ def test_it_is_tried_when_the_wait_is_over_and_closed_by_a_success() -> None:
 )
 def test_a_class_of_error_says_what_must_change(kind: str, waits: WaitsFor) -> None:
     assert waits_for(kind) is waits
+
+
+@pytest.mark.parametrize(
+    ("kinds", "raised"),
+    [
+        (["StatementTimeout", "StatementTimeout"], StatementTimeout),
+        (["LinkFailure", "RemoteUnavailable"], RemoteUnavailable),
+        (["StorageFull"], StorageFull),
+        (["Bug", "KeyError"], Bug),
+        (["Failed", "RemoteRefused"], Failed),
+        (["StatementTimeout", "Failed"], Failed),
+        (["", ""], Failed),
+        ([], Failed),
+    ],
+)
+def test_a_run_fails_with_what_all_that_failed_in_it_waits_for(kinds: list[str], raised: type[Exception]) -> None:
+    assert common(kinds) is raised
+    assert common(iter(kinds)) is raised
 
 
 def test_every_wait_has_words_and_every_restart_says_what_is_different() -> None:

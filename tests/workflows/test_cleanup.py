@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
 from midsource.config import InstanceConfig
@@ -14,14 +15,14 @@ from midsource.engine.work import Context
 from midsource.marketing import delivery_log, handover, totals
 from midsource.marketing.options import TABLE as MARKETING
 from midsource.mid import feed, orders
-from midsource.model.errors import Conflict, Failed
+from midsource.model.errors import Conflict, Failed, MidsourceError, Unhealthy
 from midsource.model.ids import delivery_id
 from midsource.model.message import MessageState
 from midsource.model.options import LAST_CLEANUP
 from midsource.net.clock import SystemClock
 from midsource.store import cleanup_status
 from midsource.store.cleanup_status import StepStatus
-from midsource.store.database import Database, scalar
+from midsource.store.database import Database, StatementTimeout, scalar
 from midsource.testing.link import LinkedHalves
 from midsource.workflows import cleanup, delivery_counters, delivery_logs
 
@@ -55,7 +56,7 @@ def clean(context: Context, slices: int = 50) -> int:
                 end(context.database, "finished")
                 return removed
         raise AssertionError("cleanup does not end")
-    except Failed:
+    except MidsourceError:
         end(context.database, "failed")
         raise
 
@@ -177,17 +178,36 @@ def test_a_step_that_fails_is_named_and_the_others_are_done(halves: LinkedHalves
     with halves.marketing.connection() as conn:
         conn.execute("alter table link_event rename to link_event_away")
         conn.execute("insert into audit (at, who, via, verb) values (now() - interval '200 days', 'a', 'cli', 'b')")
-    with pytest.raises(Failed, match=r"1 steps of cleanup failed and the others are done: link_events: .*link_event"):
+    with pytest.raises(
+        Unhealthy, match=r"1 steps of cleanup failed and the others are done: link_events: .*link_event"
+    ):
         clean(halves.context())
     assert f"broad_log_{old >> 32}" not in tables(halves.marketing, "broad_log")
     found = done(halves.marketing)
     assert (found["link_events"].outcome, found["link_events"].failures) == ("failed", 1)
+    assert found["link_events"].error_class == "Unhealthy"
     assert (found["audit"].outcome, found["audit"].rows) == ("finished", 1)
     with halves.marketing.connection() as conn:
         assert MARKETING.get_value(conn, LAST_CLEANUP) == ""
         conn.execute("alter table link_event_away rename to link_event")
     clean(halves.context())
     assert done(halves.marketing)["link_events"].failures == 0
+
+
+@pytest.mark.parametrize("also_fails", [False, True])
+def test_steps_that_all_ran_into_their_time_limit_fail_the_run_with_it(halves: LinkedHalves, also_fails: bool) -> None:
+    """The next run gives each statement more time only where that helps."""
+    context = replace(halves.context(), database=halves.marketing.on_behalf_of("run", statement_seconds=1))
+    if also_fails:
+        with halves.marketing.connection() as conn:
+            conn.execute("alter table pull_gap rename to pull_gap_away")
+    with psycopg.connect(halves.marketing.dsn) as other:
+        other.execute("lock table link_event, feed_loss in access exclusive mode")
+        with pytest.raises(Failed, match="steps of cleanup failed") as raised:
+            clean(context)
+    assert type(raised.value) is (Failed if also_fails else StatementTimeout)
+    found = done(halves.marketing)
+    assert found["link_events"].error_class == found["feed_losses"].error_class == "StatementTimeout"
 
 
 class Hurried(SystemClock):

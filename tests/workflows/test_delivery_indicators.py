@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from midsource.engine.work import Report
 from midsource.marketing import handover, orders
 from midsource.mid import counters, indicators
-from midsource.model.errors import Failed
 from midsource.net.clock import SystemClock
 from midsource.store.database import Database, StatementTimeout, scalar
 from midsource.testing.link import LinkedHalves
@@ -96,7 +97,7 @@ def test_the_end_of_the_list_is_counted_however_short_the_slices(
         )
 
     assert [a_slice().more_after_seconds for _ in range(2)] == [0.0, 0.0]
-    with pytest.raises(Failed, match=f"1 deliveries could not be counted in 20 s: {numbers[0]}"):
+    with pytest.raises(StatementTimeout, match=f"1 deliveries could not be counted in time: {numbers[0]}"):
         a_slice()
     assert asked == numbers
     assert halves.lines(f"1 counters of delivery {numbers[2]} were not its ledger's and are corrected")
@@ -109,3 +110,22 @@ def test_the_end_of_the_list_is_counted_however_short_the_slices(
         )
     a_slice()
     assert asked == [numbers[1]], "the next run begins with what waited longest"
+
+
+def test_a_delivery_that_cannot_be_counted_in_time_is_named_and_the_next_run_has_more_time(
+    halves: LinkedHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indicators, "COUNT_SECONDS", 0.2)
+    number = halves.prepared(20)
+    halves.run(handover.hand_over, number)
+    with halves.marketing.transaction() as conn:
+        orders.order(conn, number, "start", by="test", now=halves.clock.now())
+    halves.run(orders.carry_order, number)
+    context = replace(halves.context(), database=halves.mid)
+    with psycopg.connect(halves.mid.dsn) as other:
+        other.execute("lock table message_total in access exclusive mode")
+        with pytest.raises(StatementTimeout, match=f"1 deliveries could not be counted in time: {number}"):
+            delivery_indicators.run_once(context)
+        longer = halves.mid.on_behalf_of("run", statement_seconds=30)
+        threading.Timer(1.0, other.rollback).start()
+        assert delivery_indicators.run_once(replace(context, database=longer)).rows_read == 1

@@ -7,14 +7,15 @@ that decides is under way or due. One success closes it; so does a restart by an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
 from midsource.engine.records import RunRow, WorkflowRow
-from midsource.store.database import STATEMENT_SECONDS
+from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
+from midsource.store.database import STATEMENT_SECONDS, StatementTimeout, StorageFull
 
 
 class Circuit(StrEnum):
@@ -55,16 +56,20 @@ MAX_STATEMENT_SECONDS = 480
 """What no statement of a workflow needs; a slice that says nothing for 900 s counts as lost."""
 ALIKE = 2
 """Failures of one shape in a row from which a restart says what it will do differently."""
-_BY_CLASS: Mapping[str, WaitsFor] = MappingProxyType(
+_CLASSES: Mapping[WaitsFor, type[MidsourceError]] = MappingProxyType(
     {
-        "RemoteUnavailable": WaitsFor.REMOTE,
-        "Unhealthy": WaitsFor.DATABASE,
-        "StatementTimeout": WaitsFor.TIME_LIMIT,
-        "StorageFull": WaitsFor.SPACE,
-        "Conflict": WaitsFor.WRITER,
+        WaitsFor.REMOTE: RemoteUnavailable,
+        WaitsFor.DATABASE: Unhealthy,
+        WaitsFor.TIME_LIMIT: StatementTimeout,
+        WaitsFor.SPACE: StorageFull,
+        WaitsFor.WRITER: Conflict,
+        WaitsFor.FAULT: Bug,
     }
 )
-_OURS = frozenset({"Failed", "RemoteRefused", "UserError", "ConfigError", "NotFound", ""})
+_BY_CLASS: Mapping[str, WaitsFor] = MappingProxyType(
+    {kind.__name__: waits for waits, kind in _CLASSES.items()} | {"LinkFailure": WaitsFor.REMOTE}
+)
+_OURS = frozenset({"Failed", "RemoteRefused", "NotAMid", "UserError", "ConfigError", "NotFound", ""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,15 @@ def breaker(row: WorkflowRow, now: datetime) -> Breaker:
 def waits_for(error_class: str) -> WaitsFor:
     """Say what a failure of that class waits for; a class we did not foresee is a fault of ours."""
     return _BY_CLASS.get(error_class) or (WaitsFor.CAUSE if error_class in _OURS else WaitsFor.FAULT)
+
+
+def common(error_classes: Iterable[str]) -> type[MidsourceError]:
+    """Return the class that a run is to fail with whose parts failed with these: one that waits for what all of them wait for. Pure.
+
+    Where they wait for different things, or for causes to be mended, it is Failed: what helps one would not help the run.
+    """
+    found = {waits_for(name) for name in error_classes}
+    return _CLASSES.get(found.pop(), Failed) if len(found) == 1 else Failed
 
 
 def failures_alike(runs: list[RunRow]) -> int:

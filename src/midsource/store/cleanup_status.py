@@ -31,10 +31,12 @@ class StepStatus:
     rows_after: int | None
     last_success_at: datetime | None
     failures: int
+    error_class: str = ""
 
 
 _COLUMNS = (
-    "name, began_at, ended_at, rows, bytes, seconds, outcome, error, rows_before, rows_after, last_success_at, failures"
+    "name, began_at, ended_at, rows, bytes, seconds, outcome, error, rows_before, rows_after, last_success_at, failures, "
+    "error_class"
 )
 
 
@@ -58,7 +60,7 @@ def open_steps(conn: Connection, run_id: int, names: Sequence[str], now: datetim
     conn.execute(
         "insert into cleanup_step as s (name, run_id, began_at) select n, %(run)s, %(now)s from unnest(%(names)s::text[]) n "
         "on conflict (name) do update set run_id = excluded.run_id, began_at = excluded.began_at, ended_at = null, "
-        "outcome = null, error = '', rows = 0, bytes = 0, seconds = 0, rows_before = null, rows_after = null "
+        "outcome = null, error = '', error_class = '', rows = 0, bytes = 0, seconds = 0, rows_before = null, rows_after = null "
         "where s.run_id <> excluded.run_id or (s.run_id = 0 and s.ended_at is not null)",
         {"run": run_id, "now": now, "names": list(names)},
     )
@@ -85,23 +87,39 @@ def page(conn: Connection, name: str, removed: Removed, seconds: float) -> float
 
 
 def end(
-    conn: Connection, name: str, now: datetime, outcome: str, *, error: str = "", rows_after: int | None = None
+    conn: Connection,
+    name: str,
+    now: datetime,
+    outcome: str,
+    *,
+    error: str = "",
+    error_class: str = "",
+    rows_after: int | None = None,
 ) -> None:
-    """Note how a step ended: 'finished', 'failed', 'out of time' (the rest is the next run's)."""
+    """Note how a step ended: 'finished', 'failed' (with what error), 'out of time' (the rest is the next run's)."""
     conn.execute(
-        "update cleanup_step set ended_at = %(now)s, outcome = %(outcome)s, error = %(error)s, rows_after = %(after)s, "
+        "update cleanup_step set ended_at = %(now)s, outcome = %(outcome)s, error = %(error)s, error_class = %(class)s, "
+        "rows_after = %(after)s, "
         "failures = case when %(outcome)s = 'failed' then failures + 1 else 0 end, "
         "last_success_at = case when %(outcome)s = 'failed' then last_success_at else %(now)s end where name = %(name)s",
-        {"name": name, "now": now, "outcome": outcome, "error": error[:MAX_ERROR_TEXT], "after": rows_after},
+        {
+            "name": name,
+            "now": now,
+            "outcome": outcome,
+            "error": error[:MAX_ERROR_TEXT],
+            "class": error_class,
+            "after": rows_after,
+        },
     )
 
 
-def failed(conn: Connection, run_id: int) -> list[tuple[str, str]]:
-    """Return (step, error) of what failed in a run."""
+def failed(conn: Connection, run_id: int) -> list[tuple[str, str, str]]:
+    """Return (step, error, its class) of what failed in a run."""
     found = conn.execute(
-        "select name, error from cleanup_step where run_id = %s and outcome = 'failed' order by name", (run_id,)
+        "select name, error, error_class from cleanup_step where run_id = %s and outcome = 'failed' order by name",
+        (run_id,),
     )
-    return [(name, error) for name, error in found]
+    return [(name, error, kind) for name, error, kind in found]
 
 
 def listing(conn: Connection) -> dict[str, StepStatus]:

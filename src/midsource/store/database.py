@@ -169,9 +169,13 @@ class Database:
 
     @contextmanager
     def transaction(self, *, statement_seconds: float | None = None) -> Iterator[Connection]:
-        """Lend a connection inside one transaction, committed at the end of the block, rolled back by any exception."""
+        """Lend a connection inside one transaction, committed at the end of the block, rolled back by any exception.
+
+        Work that was given a longer limit for all its statements (``on_behalf_of``) has that, where ``statement_seconds`` is less.
+        """
         with self.connection() as conn, conn.transaction():
             if statement_seconds is not None:
+                statement_seconds = max(statement_seconds, self._statement_seconds or 0)
                 conn.execute(f"set local statement_timeout = {round(statement_seconds * 1000)}")
             yield conn
             if self._fence is not None:

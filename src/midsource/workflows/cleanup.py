@@ -23,13 +23,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from midsource.config import InstanceConfig
-from midsource.engine import admin
+from midsource.engine import admin, circuit
 from midsource.engine.work import Cancelled, Context, Report
 from midsource.marketing import cleanup as of_marketing
 from midsource.marketing.options import TABLE as MARKETING_OPTIONS
 from midsource.mid import cleanup as of_mid
 from midsource.mid.options import TABLE as MID_OPTIONS
-from midsource.model.errors import Bug, Failed, MidsourceError, NotFound
+from midsource.model.errors import Bug, MidsourceError, NotFound
 from midsource.model.options import LAST_CLEANUP
 from midsource.policy.position import show
 from midsource.store import cleanup_status as status
@@ -72,7 +72,7 @@ class StepView:
 
 
 def run_once(context: Context, settings: Settings | None = None) -> Report:
-    """Do one slice. Raises Failed naming the steps that failed, once everything else is done."""
+    """Do one slice. Raises Failed naming the steps that failed, once everything else is done; what they all wait for, where they do."""
     with context.database.transaction() as conn:
         role = str(scalar(conn, "select role from instance"))
         run_id = status.unfinished_run(conn)
@@ -93,8 +93,8 @@ def _finish(context: Context, slice_: _Slice, run_id: int, *, whole: bool) -> Re
     if failed and slice_.rows and run_id:
         return Report(rows_read=slice_.rows, rows_written=slice_.rows, more_after_seconds=0)
     if failed:
-        told = "; ".join(f"{name}: {error.rstrip('.')}" for name, error in failed)
-        raise Failed(
+        told = "; ".join(f"{name}: {error.rstrip('.')}" for name, error, _ in failed)
+        raise circuit.common(kind for *_, kind in failed)(
             f"{len(failed)} steps of cleanup failed and the others are done: {told}", "it is tried again by itself"
         )
     if whole:
@@ -188,10 +188,10 @@ class _Slice:
         except Cancelled:
             raise
         except MidsourceError as exc:
-            self._fail(step, str(exc))
+            self._fail(step, exc)
         except Exception as exc:  # noqa: BLE001 - invariant 9: whatever a step raises ends that step only
             first = (str(exc).splitlines() or [""])[0]
-            self._fail(step, str(Bug(f"{type(exc).__name__}: {first}"[:500], "please report it with the journal")))
+            self._fail(step, Bug(f"{type(exc).__name__}: {first}"[:500], "please report it with the journal"))
         else:
             if outcome is None:
                 return False
@@ -239,10 +239,11 @@ class _Slice:
                 "warning", f"{step.name}: its time of {step.seconds:.0f} s is over; the rest is the next run's"
             )
 
-    def _fail(self, step: Step, sentence: str) -> None:
-        self._context.say("error", f"{step.name}: {sentence}")
+    def _fail(self, step: Step, exc: MidsourceError) -> None:
+        self._context.say("error", f"{step.name}: {exc}")
         with self._context.database.connection() as conn:
-            status.end(conn, step.name, self._context.clock.now(), "failed", error=sentence)
+            kind = type(exc).__name__
+            status.end(conn, step.name, self._context.clock.now(), "failed", error=str(exc), error_class=kind)
 
     def _scene(self, step: Step) -> Scene:
         context = self._context

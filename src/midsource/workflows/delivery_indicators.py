@@ -5,7 +5,8 @@ tally that corrects `message_total` where it is not what the ledger says; ends m
 mta process did; `delivery_count`, when each was counted. *Pointer*: that time: the next slice goes on with what this run has
 not counted, those first that waited longest.
 
-*Bounds*: a slice is at most 45 s, 2 000 deliveries; a delivery is one statement of 20 s at most.
+*Bounds*: a slice is at most 45 s, 2 000 deliveries; a delivery is one statement of 20 s at most, after a run that ran into
+that of what each statement of the next one has (engine/circuit.py).
 
 *When it fails*: a delivery that cannot be counted in time is left until the next run and named at the end of this one, the
 others are counted.
@@ -18,7 +19,6 @@ from datetime import datetime
 
 from midsource.engine.work import Context, Report, run_began
 from midsource.mid import expiry, indicators, reconcile
-from midsource.model.errors import Failed
 from midsource.store.database import Database, StatementTimeout
 
 NAME = "deliveryIndicators"
@@ -63,8 +63,8 @@ def run_once(context: Context, settings: Settings | None = None) -> Report:  # n
     with database.connection() as conn:
         slow = indicators.slow(conn, began)
     if slow:
-        raise Failed(
-            f"{len(slow)} deliveries could not be counted in {indicators.COUNT_SECONDS} s: {', '.join(map(str, slow[:20]))}",
+        raise StatementTimeout(
+            f"{len(slow)} deliveries could not be counted in time: {', '.join(map(str, slow[:20]))}",
             "see `midsource maintenance status`: the ledger may be bloated",
         )
     return Report(rows_read=counted, rows_written=corrected + ended)

@@ -25,3 +25,6 @@ $$;
 create or replace function ensure_day(parent text, the_day date) returns void language sql as $$
     select attach_new_partition(parent, parent || '_' || to_char(the_day, 'YYYYMMDD'), the_day::text, (the_day + 1)::text, 100)
 $$;
+
+-- The class of the error of a step of cleanup that failed: a run fails with what all of them wait for (engine/circuit.py).
+alter table cleanup_step add column error_class text not null default '';

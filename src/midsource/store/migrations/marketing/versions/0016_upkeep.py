@@ -1,4 +1,4 @@
-"""Partitions that are made without a lock on their parent."""
+"""Partitions that are made without a lock on their parent; why steps of cleanup failed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ down_revision = "0015"
 
 
 def upgrade() -> None:
-    """Make partitions beside their parent and attach them."""
+    """Replace how partitions are made, and add the column."""
     connection: Any = op.get_bind().connection.driver_connection
-    script = Path(__file__).parents[2] / "common" / "0007_partitions.sql"
+    script = Path(__file__).parents[2] / "common" / "0007_upkeep.sql"
     connection.execute(script.read_text(encoding="utf-8"))
