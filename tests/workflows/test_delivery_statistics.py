@@ -8,9 +8,9 @@ from midsource.marketing import gaps, handover, orders, statistics
 from midsource.mid import ledger
 from midsource.mid import orders as mid_orders
 from midsource.mid.ledger import OutcomeRecord
-from midsource.model.errors import Failed
+from midsource.model.errors import Failed, RemoteUnavailable
 from midsource.model.message import MessageEvent
-from midsource.store.database import Connection, scalar
+from midsource.store.database import Connection, StatementTimeout, scalar
 from midsource.testing.link import LinkedHalves
 from midsource.testing.proxy import Answer, Fault, FaultProxy, Pass, Seen
 from midsource.wire import statistics as wire
@@ -103,11 +103,28 @@ def test_only_the_largest_domains_have_names(halves: LinkedHalves, monkeypatch: 
 def test_a_mid_that_does_not_answer_is_named(halves: LinkedHalves) -> None:
     number = started(halves)
     halves.link_to("http://127.0.0.1:1")
-    with pytest.raises(Failed, match="1 external accounts could not be read"):
+    with pytest.raises(RemoteUnavailable, match="1 external accounts could not be read"):
         delivery_statistics.run_once(halves.context())
     assert read(halves, number).read_at is None
     with halves.marketing.connection() as conn:
         assert scalar(conn, "select count(*) from delivery_stat") == 0
+
+
+def test_statistics_that_cannot_be_kept_in_time_fail_the_run_with_its_time_limit(
+    halves: LinkedHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restarted, its statements have more time; as another class of error it would be tried again with as little."""
+    numbers = [started(halves, 30, serial) for serial in (1, 2)]
+
+    def keep(conn: Connection, _delivery_id: int, _told: wire.Statistics) -> bool | None:
+        conn.execute("set local statement_timeout = 50")
+        conn.execute("select pg_sleep(5)")
+        return None
+
+    monkeypatch.setattr(statistics, "keep", keep)
+    with pytest.raises(StatementTimeout, match="2 deliveries could not be read") as caught:
+        delivery_statistics.run_once(halves.context())
+    assert all(str(number) in caught.value.cause for number in numbers)
 
 
 def test_a_delivery_whose_statistics_come_too_late_stops_no_other_of_its_mid(

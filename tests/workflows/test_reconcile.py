@@ -16,7 +16,7 @@ from midsource.marketing import accounts, gaps, handover, options, orders, recon
 from midsource.marketing.reconcile_reports import Report
 from midsource.mid import feed
 from midsource.mid import orders as mid_orders
-from midsource.model.errors import Failed
+from midsource.model.errors import RemoteUnavailable
 from midsource.model.message import MessageEvent
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
@@ -364,7 +364,7 @@ def test_one_delivery_that_cannot_be_compared_stops_no_other(halves: LinkedHalve
         conn.execute("insert into external_account (name, label, url, key_id, secret) select 'other', label, "
                      "'http://127.0.0.1:1', key_id, secret from external_account")  # fmt: skip
         conn.execute("update delivery set account = 'other' where id = %s", (broken,))
-    with pytest.raises(Failed, match="1 deliveries could not be compared"):
+    with pytest.raises(RemoteUnavailable, match="1 deliveries could not be compared"):
         workflow.run_once(halves.context())
     assert latest(halves, fine).repaired == 2
     assert halves.same_on_both_sides(fine)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from midsource.marketing import accounts, handover, reconcile_reports
-from midsource.model.errors import Failed
+from midsource.model.errors import RemoteUnavailable
 from midsource.testing.link import LinkedHalves
 from midsource.testing.proxy import Answer, Fault, FaultProxy, Pass, Seen
 from midsource.workflows import reconcile as workflow
@@ -45,12 +45,12 @@ def test_deliveries_that_use_up_the_slice_and_fail_let_the_others_be_compared(
 
     with FaultProxy(halves.port, fault) as proxy:
         halves.link_to(proxy.url)
-        with pytest.raises(Failed, match="2 deliveries could not be compared") as caught:
+        with pytest.raises(RemoteUnavailable, match="2 deliveries could not be compared") as caught:
             halves.run(workflow.run_once, slices=10)
         assert all(str(number) in caught.value.cause for number in (slow, also_slow))
         assert asked == [slow, also_slow], "once in a run"
         assert compared(halves, fine) == 1
-        with pytest.raises(Failed, match="2 deliveries could not be compared"):
+        with pytest.raises(RemoteUnavailable, match="2 deliveries could not be compared"):
             halves.run(workflow.run_once, slices=10)
         assert asked == [slow, also_slow] * 2, "the next run tries them again"
 
@@ -73,7 +73,9 @@ def test_mids_that_do_not_answer_use_up_no_time_but_their_own(
             for name in ("aaa", "aab", "aac"):
                 accounts.add(conn, halves.home, url=proxy.url, key=halves.key, name=name, now=halves.clock.now())
             conn.execute("update delivery set account = 'aab' where id = %s", (theirs,))
-        with pytest.raises(Failed, match=f"1 deliveries could not be compared: delivery {theirs} with aab: "):
+        with pytest.raises(
+            RemoteUnavailable, match=f"1 deliveries could not be compared: delivery {theirs} with aab: "
+        ):
             halves.run(workflow.run_once, slices=10)
     assert asked == ["/mid/v1/hold"] * 3, "each once in a run"
     assert compared(halves, fine) == 1

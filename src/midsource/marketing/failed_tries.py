@@ -23,8 +23,6 @@ KEPT = timedelta(days=30)
 MOST = 1_000
 """Notes read at once: more than a run has time to make."""
 MAX_CAUSE = 300
-UNAVAILABLE = ("LinkFailure", "RemoteUnavailable")
-"""Classes of errors of a mid that did not answer or asked to wait."""
 
 
 class Step(StrEnum):
@@ -51,11 +49,6 @@ class FailedTry:
     is_over: bool
     kind: str
     cause: str
-
-    @property
-    def is_unavailable(self) -> bool:
-        """Whether the mid did not answer, or asked to wait."""
-        return self.kind in UNAVAILABLE
 
 
 def note(

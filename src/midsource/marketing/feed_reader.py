@@ -56,8 +56,8 @@ class Tally:
     window_to: list[str] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    unavailable: int = 0
-    """Those of the failures whose mid did not answer."""
+    kinds: list[str] = field(default_factory=list)
+    """Classes of the failures."""
     trying: int = 0
     """Accounts that failed and are tried again in this run."""
 

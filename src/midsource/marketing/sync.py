@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from midsource.engine import circuit
 from midsource.engine.work import Cancelled, Context, Report, run_began
 from midsource.marketing import accounts, failed_tries, link_journal
 from midsource.marketing.failed_tries import FailedTry, Step
 from midsource.marketing.feed_reader import METHODS, FeedReader, Stream, Tally, activity_of
 from midsource.marketing.link_journal import Call
-from midsource.model.errors import Bug, Failed, MidsourceError, RemoteUnavailable
+from midsource.model.errors import Bug, MidsourceError, RemoteUnavailable
 from midsource.policy.parts import MAX_SECONDS, pause_seconds
 from midsource.store.database import Connection
 
@@ -47,7 +48,7 @@ TRIES = 5
 
 def pull(context: Context, stream: Stream, only: Sequence[str] = ()) -> Report:
     """Do one slice for every active external account, or for those named in ``only``. Raises Failed naming the accounts that could not be read,
-    RemoteUnavailable where no mid of them answered.
+    what all of them wait for where that is one thing: RemoteUnavailable where no mid of them answered.
     """
     began = run_began(context)
     with context.database.connection() as conn:
@@ -88,8 +89,7 @@ def _failure(tally: Tally, total: int) -> MidsourceError | None:
     """Return what the run fails with, or goes on with as failing; None where every account was read or is tried again."""
     if not tally.failures:
         return None
-    kind = RemoteUnavailable if tally.unavailable == len(tally.failures) else Failed
-    return kind(
+    return circuit.common(tally.kinds)(
         f"{len(tally.failures)} of {total} external accounts could not be read: " + "; ".join(tally.failures),
         "see `midsource account test`, and the lines above in the journal",
     )
@@ -150,5 +150,5 @@ def _rest(failed: FailedTry, tally: Tally) -> None:
         tally.trying += 1
         tally.pauses.append(failed.rests_seconds or 0.0)
         return
-    tally.unavailable += failed.is_unavailable
+    tally.kinds.append(failed.kind)
     tally.failures.append(f"{failed.account}: {failed.cause}")

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from midsource.engine import circuit
 from midsource.engine.work import Cancelled, Context, Report, run_began
 from midsource.marketing import accounts, failed_tries, statistics
 from midsource.marketing.failed_tries import FailedTry, Step
-from midsource.model.errors import Failed, RemoteRefused
+from midsource.model.errors import MidsourceError, RemoteRefused
 from midsource.store.database import Connection
 from midsource.wire.failures import NotAMid
 
@@ -84,14 +85,14 @@ def _failures(conn: Connection, began_at: datetime, active: Sequence[str]) -> li
     return [each for each in noted if each.is_over and each.account in active]
 
 
-def _failed(failures: Sequence[FailedTry]) -> Failed:
+def _failed(failures: Sequence[FailedTry]) -> MidsourceError:
     of_deliveries = sum(each.delivery_id > 0 for each in failures)
     counted = ((len(failures) - of_deliveries, "external accounts"), (of_deliveries, "deliveries"))
     named = [
         f"{f'delivery {each.delivery_id} with ' if each.delivery_id else ''}{each.account}: {each.cause}"
         for each in failures[:TOLD]
     ]
-    return Failed(
+    return circuit.common(each.kind for each in failures)(
         f"{' and '.join(f'{n} {what}' for n, what in counted if n)} could not be read: {'; '.join(named)}",
         "see `midsource account test`; the next run reads them again",
     )

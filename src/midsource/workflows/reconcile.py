@@ -19,12 +19,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from midsource.engine import circuit
 from midsource.engine.work import Cancelled, Context, run_began
 from midsource.engine.work import Report as Done
 from midsource.marketing import accounts, failed_tries, gaps, reconcile, reconcile_reports, telling
 from midsource.marketing.failed_tries import FailedTry, Step
 from midsource.marketing.reconcile_reports import Report
-from midsource.model.errors import Failed, MidsourceError, RemoteRefused
+from midsource.model.errors import MidsourceError, RemoteRefused
 
 NAME = "reconcile"
 LABEL = "Reconciliation"
@@ -156,14 +157,14 @@ class _Run:
         return [each for each in noted if each.account in self._active]
 
     def raise_failures(self) -> None:
-        """Raise Failed where a delivery could not be compared in this run, or was left because its mid does not answer."""
+        """Raise where a delivery could not be compared in this run, or was left because its mid does not answer: what all wait for."""
         noted = self._failures()
         why = {each.account: each.cause for each in noted if not each.delivery_id}
         failed = [(each.delivery_id, each.account, each.cause) for each in noted if each.delivery_id]
         failed += [(delivery_id, account, why[account]) for delivery_id, account in self.due(list(why))]
         if failed:
             named = [f"delivery {delivery_id} with {account}: {cause}" for delivery_id, account, cause in failed[:TOLD]]
-            raise Failed(
+            raise circuit.common(each.kind for each in noted)(
                 f"{len(failed)} deliveries could not be compared: " + "; ".join(named),
                 "see `midsource account test`; the next run compares them again",
             )
