@@ -25,8 +25,8 @@ demo: $(STAMP)   ## both halves, sandbox, 10 000 people, one real delivery; then
 	$(BIN)/midsource demo
 
 test: $(DEV)   ## the whole test suite, on a real PostgreSQL out of a wheel; whole homes by themselves at the end
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --ignore tests/story --ignore tests/crash
-	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/story tests/crash
+	$(BIN)/pytest --numprocesses 4 --dist loadfile --ignore tests/story --ignore tests/crash
+	$(BIN)/pytest --numprocesses 3 --dist loadfile tests/story tests/crash
 
 ROUNDS ?= 200
 REPORT ?= crash-report.md
