@@ -44,8 +44,12 @@ def test_a_busy_pair_is_healthy_and_one_that_is_down_is_not(midsource: Run, exte
         busy.append(last_json(midsource("doctor", "--json")))
         sending.join(0.5)
     assert len(busy) >= 2
+    of_the_machine = {"machine.disk", "database.durability"}  # the server of the tests runs without fsync
     bad = [
-        one for found in busy for one in found["findings"] if one["severity"] != "info" and "disk" not in one["check"]
+        one
+        for found in busy
+        for one in found["findings"]
+        if one["severity"] != "info" and one["check"] not in of_the_machine
     ]
     assert bad == []
     assert all(found["checked"] > 70 for found in busy)

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from midsource.doctor.checks import database
 from midsource.model.finding import Severity
@@ -157,6 +158,18 @@ def test_a_database_whose_clock_is_another(marketing: Patient) -> None:
     with marketing.database.connection() as conn:
         seen = list(database.clock(conn, facts, CLOCK.now()))
     assert "45 s ahead" in seen[0].evidence
+
+
+def test_a_server_that_may_forget_what_it_committed(mid: Patient) -> None:
+    """The server of the tests has fsync and full_page_writes off; synchronous_commit is for each role or database."""
+    (found,) = mid.see("database.durability")
+    assert found.evidence == "Off for this database: fsync, full_page_writes."
+    name = psycopg.conninfo.conninfo_to_dict(mid.database.dsn)["dbname"]
+    with mid.database.transaction() as conn:
+        conn.execute(sql.SQL("alter database {} set synchronous_commit = off").format(sql.Identifier(str(name))))
+    with session(mid) as conn:
+        (seen,) = database.durability(conn, mid.facts(), CLOCK.now())
+    assert seen.evidence == "Off for this database: fsync, full_page_writes, synchronous_commit."
 
 
 def test_partitions_that_are_not_made_ahead(mid: Patient) -> None:

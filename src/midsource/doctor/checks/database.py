@@ -26,6 +26,8 @@ IDS_WARNING, IDS_ERROR = 0.5, 0.8
 XID_WARNING, XID_ERROR = 500_000_000, 1_000_000_000
 """Autovacuum freezes from 200 million on; at 2 147 million the server refuses to write."""
 SKEW = timedelta(seconds=30)
+DURABLE = ["fsync", "full_page_writes", "synchronous_commit"]
+"""Each of them on, or what was answered as done may be undone."""
 
 
 def upkeep(conn: Connection, _facts: Facts, now: datetime) -> Iterator[Seen]:
@@ -169,6 +171,18 @@ def partitions(conn: Connection, facts: Facts, now: datetime) -> Iterator[Seen]:
         )
 
 
+def durability(conn: Connection, _facts: Facts, _now: datetime) -> Iterator[Seen]:
+    """Settings of the server by which a COMMIT may be forgotten: fsync, synchronous_commit or full_page_writes off."""
+    rows = conn.execute("select name from pg_settings where name = any(%s) and setting = 'off' order by 1", (DURABLE,))
+    if off := [name for (name,) in rows]:
+        yield Seen(
+            Severity.ERROR,
+            evidence=f"Off for this database: {', '.join(off)}.",
+            cause="What was committed may be forgotten when the server or its machine stops, so a message may leave twice and no record say so.",
+            remedy="Switch it on in postgresql.conf, or `alter role … reset` and `alter database … reset` it; then restart midsource.",
+        )
+
+
 CHECKS = (
     Check("database.upkeep", upkeep, BOTH, Severity.WARNING, ("F01", "F117", "F131"), "`midsource maintenance status`, then let maintenance do it.", HOURLY_SECONDS, 10.0),
     Check("database.transactions", transactions, BOTH, Severity.WARNING, ("F01", "F43", "F131"), "Find and end the transaction."),
@@ -177,4 +191,5 @@ CHECKS = (
     Check("database.ids", ids, BOTH, Severity.ERROR, ("F14", "F44", "F110", "F111", "F125"), "Plan the change now.", HOURLY_SECONDS),
     Check("database.clock", clock, BOTH, Severity.WARNING, ("F22",), "Synchronise both machines by NTP."),
     Check("database.partitions", partitions, BOTH, Severity.CRITICAL, ("F115", "F123"), "Let the doctor make them."),
+    Check("database.durability", durability, BOTH, Severity.ERROR, (), "Let the server keep what it has committed."),
 )  # fmt: skip
