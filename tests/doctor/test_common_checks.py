@@ -221,7 +221,8 @@ def test_a_folder_that_cannot_be_written(marketing: Patient, monkeypatch: pytest
 def test_nobody_is_told_while_something_is_above_info(marketing: Patient) -> None:
     delivery(marketing, state=25, targeted=3, excluded=1, to_deliver=1)
     found = marketing.look().findings
-    assert {one.check for one in found} == {"delivery.sums", "supervisor.nobody", "mid.refuses"}
+    of_the_tests = {"database.durability"}  # their server runs without fsync
+    assert {one.check for one in found} - of_the_tests == {"delivery.sums", "supervisor.nobody", "mid.refuses"}
     assert next(one for one in found if one.check == "supervisor.nobody").answers == ("F106",)
     marketing.execute(
         "insert into supervisor (name, channel, address, created_by) values ('ops', 'syslog', 'udp://127.0.0.1:1', 't')"
