@@ -191,5 +191,5 @@ CHECKS = (
     Check("database.ids", ids, BOTH, Severity.ERROR, ("F14", "F44", "F110", "F111", "F125"), "Plan the change now.", HOURLY_SECONDS),
     Check("database.clock", clock, BOTH, Severity.WARNING, ("F22",), "Synchronise both machines by NTP."),
     Check("database.partitions", partitions, BOTH, Severity.CRITICAL, ("F115", "F123"), "Let the doctor make them."),
-    Check("database.durability", durability, BOTH, Severity.ERROR, (), "Let the server keep what it has committed."),
+    Check("database.durability", durability, BOTH, Severity.ERROR, ("F122",), "Let the server keep what it has committed."),
 )  # fmt: skip
