@@ -253,7 +253,7 @@ def test_a_machine_that_lost_power_forgot_starts_so_whoever_was_leased_is_uncert
     assert replies == [("the body was under way when its machine was lost",)]
 
 
-@pytest.mark.parametrize("then", [None, b"", bytes(36)], ids=["no file", "empty", "zeros"])
+@pytest.mark.parametrize("then", [None, b"", bytes(36)], ids=["no link", "an empty file", "zeros"])
 def test_a_journal_that_does_not_say_under_which_boot_it_was_written_is_of_another(
     mid_db: MidDatabase, tmp_path: Path, then: bytes | None
 ) -> None:
@@ -262,9 +262,8 @@ def test_a_journal_that_does_not_say_under_which_boot_it_was_written_is_of_anoth
     written.started(start(lease, 1))
     die(written)
     path = tmp_path / "one" / replay.BOOT
-    if then is None:
-        path.unlink()
-    else:
+    path.unlink()
+    if then is not None:
         path.write_bytes(then)
     assert recover(mid_db, tmp_path) == Recovered(uncertain=2, released=1)
 

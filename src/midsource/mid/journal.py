@@ -259,9 +259,8 @@ def _claim_directory(root: Path, executor: str, boot_id: str) -> tuple[Path, int
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     hidden, final = root / f".{executor}", root / executor
     hidden.mkdir(mode=0o700)
-    (hidden / replay.BOOT).write_text(
-        boot_id, encoding="utf-8"
-    )  # needs no sync: a folder that lost it is of another boot
+    if boot_id:
+        (hidden / replay.BOOT).symlink_to(boot_id)  # needs no sync: a folder that lost it is of another boot
     fd = replay.hold(hidden)
     assert fd is not None
     hidden.rename(final)

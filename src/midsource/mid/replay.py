@@ -26,7 +26,10 @@ class Replay:
 
 
 BOOT = "boot"
-"""File in the folder that names the boot. It goes last, so that no segment is ever without it but by the loss of the machine."""
+"""Link in the folder that names the boot: it leads nowhere, and takes no block of a disk that is full.
+
+It goes last, so that no segment is ever without it but by the loss of the machine.
+"""
 LOOSE = 1 << 62
 """Number given to outcomes found behind the last mark: no process ever counts so far, so it is theirs alone."""
 
@@ -107,8 +110,8 @@ def remove(directory: Path) -> None:
 
 def _boot_id(directory: Path) -> str:
     try:
-        return (directory / BOOT).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+        return str((directory / BOOT).readlink())
+    except OSError:  # not there, or no link
         return ""
 
 
