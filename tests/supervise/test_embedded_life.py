@@ -257,6 +257,27 @@ def test_a_server_that_hangs_on_its_way_down_is_ended_and_started_again(server: 
         assert count(url) == 1
 
 
+@pytest.mark.slow
+def test_an_orphan_that_hangs_on_its_way_down_is_ended_by_the_next_holder(
+    server: EmbeddedPostgres, until: Until
+) -> None:
+    """The holder was killed in the same moment: a crash run met it, and PostgreSQL was away for two minutes."""
+    with server.use() as database:
+        url = keep_a_row(database)
+        with psycopg.connect(url) as connection:
+            found = connection.execute(
+                "select pid from pg_stat_activity where backend_type = 'checkpointer'"
+            ).fetchone()
+        assert found is not None
+        before = server.status()
+        os.kill(found[0], signal.SIGSTOP)
+        os.kill(before.holder, signal.SIGKILL)
+        server.start_holder()
+        until(lambda: server.status().postmaster not in (0, before.postmaster), "another server", SHUTDOWN_SECONDS + 30)
+        until(lambda: server.status().phase is Phase.RUNNING, "it runs")
+        assert count(url) == 1
+
+
 def test_postmaster_and_holder_killed_with_9_while_a_backend_works(server: EmbeddedPostgres, until: Until) -> None:
     with server.use() as database:
         keep_a_row(database)

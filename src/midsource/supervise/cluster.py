@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -174,6 +175,31 @@ def processes_in(folder: Path) -> list[int]:
         except OSError:  # it ended meanwhile, or belongs to a user whose processes we may not see
             continue
     return found
+
+
+def end_orphan(data: Path) -> bool:
+    """Shut down at once (SIGQUIT) the server in ``data`` whose holder is gone; False while it is at its last checkpoint, or gone.
+
+    It was asked to shut down when its holder died. PostgreSQL names that checkpoint in the title of the process.
+    """
+    processes = processes_in(data)
+    if any(b"shutdown checkpoint" in _title(pid) for pid in processes):
+        return False
+    try:
+        postmaster = int((data / "postmaster.pid").read_bytes().split(b"\n")[0])
+        if postmaster in processes:
+            os.kill(postmaster, signal.SIGQUIT)
+            return True
+    except (OSError, ValueError):  # it ended meanwhile, or left a torn file
+        pass
+    return False
+
+
+def _title(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _names_a_dead_process(pid_file: Path) -> bool:

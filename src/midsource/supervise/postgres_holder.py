@@ -2,7 +2,7 @@
 
 Order of events: detach (own session) · take ``owner.lock`` (or leave: somebody else is the holder) · find place, account
 and binaries · initdb if there is no data · wait until no process of an earlier server is left (``postmaster.lock``, which
-every server process inherits) · heal pid files · start ``postgres`` as a child that gets SIGINT when we die · wait for it
+every server process inherits; one that hangs on its way down is ended) · heal pid files · start ``postgres`` as a child that gets SIGINT when we die · wait for it
 without limit while it recovers, telling the progress · see to the role `midsource` · RUNNING.
 
 Then: it ends when nobody has held ``users.lock`` for ``idle_seconds`` (it takes that lock exclusively while stopping, so
@@ -220,10 +220,12 @@ class Holder:
         Raises ``Unhealthy`` when one does not go away.
         """
         lock = open_lock(place.postmaster_lock)
-        deadline = time.monotonic() + PREDECESSOR_SECONDS
+        began, is_helped = time.monotonic(), False
         while not try_lock(lock):
             self._say(Phase.STARTING, "PostgreSQL's earlier processes are ending")
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            is_helped = is_helped or (waited > SHUTDOWN_SECONDS and cluster.end_orphan(place.data))
+            if waited > PREDECESSOR_SECONDS:
                 os.close(lock)
                 raise Unhealthy(
                     f"an earlier PostgreSQL still works in {place.data}", "stop it with pg_ctl, then start again"
