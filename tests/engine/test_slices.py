@@ -189,7 +189,10 @@ def test_a_slice_ends_well_although_the_database_is_away_when_it_is_settled(
 
     def body(_: Context) -> Report:
         admin_conn.execute(allow.format(sql.Identifier(str(name)), sql.Literal(False)))
-        admin_conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        admin_conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and backend_type = 'client backend'",
+            (name,),
+        )
         opened.start()
         return Report(rows_written=3)
 

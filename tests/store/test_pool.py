@@ -25,7 +25,10 @@ def away(dsn: str) -> Iterator[None]:
     allow = sql.SQL("alter database {} with allow_connections {}")
     with psycopg.connect(psycopg.conninfo.make_conninfo(dsn, dbname="postgres"), autocommit=True) as conn:
         conn.execute(allow.format(sql.Identifier(name), sql.SQL("false")))
-        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,))
+        conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s and backend_type = 'client backend'",
+            (name,),
+        )
         try:
             yield
         finally:
