@@ -19,7 +19,7 @@ from midsource.doctor.check import Check
 from midsource.doctor.checks import CHECKS
 from midsource.doctor.facts import Facts
 from midsource.model.clock import Clock
-from midsource.model.errors import MidsourceError, Unhealthy, UserError
+from midsource.model.errors import MidsourceError, Unhealthy, UserError, first_line
 from midsource.model.finding import FAILED, Finding, Seen, Severity
 from midsource.store.database import Connection, Database, StatementTimeout
 
@@ -127,10 +127,8 @@ def unreachable(exc: MidsourceError) -> Finding:
 
 
 def said(exc: Exception) -> str:
-    """Return the first line: what a database says after it quotes rows."""
-    if isinstance(exc, MidsourceError):
-        return str(exc)
-    return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"
+    """Return what is shown of a failure: of what nobody foresaw, its first line."""
+    return str(exc) if isinstance(exc, MidsourceError) else first_line(exc)
 
 
 def _run(check: Check, database: Database, facts: Facts, now: datetime) -> list[Seen]:

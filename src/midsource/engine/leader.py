@@ -208,9 +208,8 @@ class Leader:
                 log.warning("partition_attached", action="partition_attached", partition=name)
 
     def _partitions(self) -> None:
-        with (
-            self._database.connection() as conn
-        ):  # each is a transaction of its own: what one waits for holds no other up
+        # Each is a transaction of its own: what one waits for holds no other up.
+        with self._database.connection() as conn:
             migrate.ensure_partitions(conn, self._role, self._clock.now())
         self._next_partitions = time.monotonic() + PARTITION_SECONDS
 

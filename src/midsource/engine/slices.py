@@ -31,7 +31,7 @@ from psycopg.types.json import Jsonb
 from midsource.engine import admin, circuit, jobs, journal, moves, records, runs
 from midsource.engine.work import Cancelled, Context, JobBody, Report, Works
 from midsource.model.clock import Clock
-from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy
+from midsource.model.errors import Bug, Conflict, Failed, MidsourceError, RemoteUnavailable, Unhealthy, first_line
 from midsource.model.workflow import WorkflowEvent
 from midsource.store.database import STATEMENT_SECONDS, Connection, Database, StatementTimeout, StorageFull, scalar
 
@@ -202,7 +202,7 @@ class SliceRunner:
 
     def _settle_failure(self, held: Held, exc: Exception) -> str:
         known = isinstance(exc, MidsourceError)
-        sentence = str(exc) if known else str(Bug(_first_line(exc), "please report it with the worker's log"))
+        sentence = str(exc) if known else str(Bug(first_line(exc), "please report it with the worker's log"))
         if not known:
             log.error(
                 "slice_bug", action="slice_bug", work=held.id, name=held.name, trace=traceback.format_exc()[-4000:]
@@ -288,8 +288,3 @@ class SliceRunner:
             return "superseded"
         runs.fail(conn, held.name, kind, sentence)
         return "failed"
-
-
-def _first_line(exc: Exception) -> str:
-    """Name an unexpected failure by its first line: what a database says after it quotes rows, and so addresses."""
-    return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"

@@ -109,10 +109,8 @@ def _close_range(scene: Scene, found: _Found, taken: MessageState) -> int:
 def _end(scene: Scene, found: _Found) -> tuple[str, ...]:
     """End a delivery of which no row is open any more; return what is said about totals that were wrong."""
     with scene.database.transaction(statement_seconds=totals.RECOUNT_SECONDS) as conn:
-        if (
-            scalar(conn, _FIRST_OPEN, {"id": found.id, "open": _OPEN}) is not None
-        ):  # opened meanwhile: the next page closes it
-            return ()
+        if scalar(conn, _FIRST_OPEN, {"id": found.id, "open": _OPEN}) is not None:
+            return ()  # opened meanwhile: the next page closes it
         by_state = totals.by_state(conn, found.id)
         is_wrong = any(by_state.get(state) for state in (MessageState.PENDING, MessageState.DEFERRED))
         wrong = totals.recount(conn, found.id) if is_wrong else 0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from midsource.model.errors import MidsourceError, RemoteRefused
+from midsource.model.errors import MidsourceError, RemoteRefused, first_line
 from midsource.store.database import Connection
 from midsource.wire.failures import LinkFailure
 
@@ -95,9 +95,7 @@ def since(conn: Connection, step: Step, moment: datetime) -> list[FailedTry]:
 
 def cause_of(exc: Exception) -> str:
     """Return the cause in words; of what nobody foresaw, its class and first line."""
-    if isinstance(exc, MidsourceError):
-        return exc.cause[:MAX_CAUSE]
-    return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"[:MAX_CAUSE]
+    return (exc.cause if isinstance(exc, MidsourceError) else first_line(exc))[:MAX_CAUSE]
 
 
 def is_of_account(exc: Exception) -> bool:

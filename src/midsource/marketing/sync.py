@@ -9,9 +9,8 @@ is the next slice's. The truth is the pointer, not the engine's checkpoint.
 Failures: an account fails by itself, and waits by itself: it is not called before its pause is over, however many slices
 the others take. A mid that cannot be reached is tried five times, one that refuses once; then the run fails with the
 sentences of all failed accounts, or, where a delivery under way keeps it going, its workflow is marked failed with them.
-*Rewound* (the mid was restored) reads again from the oldest
-result kept; harmless, because rows only go forward. *Gone before T* (the pointer stood before what the mid keeps) goes on at T,
-and what may be lost is noted, a row a delivery (marketing/losses.py).
+*Rewound* (the mid was restored) reads again from the oldest result kept; harmless, because rows only go forward. *Gone before
+T* (the pointer stood before what the mid keeps) goes on at T, and what may be lost is noted, a row a delivery (marketing/losses.py).
 """
 
 from __future__ import annotations

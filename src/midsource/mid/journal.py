@@ -160,9 +160,8 @@ class Journal:
 
     def sync(self) -> None:
         """Make everything flushed durable (fdatasync). Blocks; raises JournalFull, and the next call does it again."""
-        flushed = (
-            self._flushed
-        )  # first: what is flushed from here on, and where a new segment begins, is the next call's
+        # First: what is flushed from here on, and where a new segment begins, is the next call's.
+        flushed = self._flushed
         try:
             _make_durable(self._segments[-1].fd)
             while self._retiring:

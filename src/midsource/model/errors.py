@@ -112,3 +112,8 @@ class Bug(MidsourceError):
     """An invariant of ours does not hold. Please report it with the journal."""
 
     code = "MS-900"
+
+
+def first_line(exc: BaseException) -> str:
+    """Name an unexpected failure by its class and first line: what a database says after it quotes rows, and so addresses."""
+    return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"

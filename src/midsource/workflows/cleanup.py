@@ -29,7 +29,7 @@ from midsource.marketing import cleanup as of_marketing
 from midsource.marketing.options import TABLE as MARKETING_OPTIONS
 from midsource.mid import cleanup as of_mid
 from midsource.mid.options import TABLE as MID_OPTIONS
-from midsource.model.errors import Bug, MidsourceError, NotFound
+from midsource.model.errors import Bug, MidsourceError, NotFound, first_line
 from midsource.model.options import LAST_CLEANUP
 from midsource.policy.position import show
 from midsource.store import cleanup_status as status
@@ -190,8 +190,7 @@ class _Slice:
         except MidsourceError as exc:
             self._fail(step, exc)
         except Exception as exc:  # noqa: BLE001 - invariant 9: whatever a step raises ends that step only
-            first = (str(exc).splitlines() or [""])[0]
-            self._fail(step, Bug(f"{type(exc).__name__}: {first}"[:500], "please report it with the journal"))
+            self._fail(step, Bug(first_line(exc)[:500], "please report it with the journal"))
         else:
             if outcome is None:
                 return False
