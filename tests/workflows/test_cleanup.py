@@ -5,115 +5,39 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 
 import psycopg
 import pytest
+from tests.workflows.cleanup_scene import (
+    NOW,
+    acknowledge,
+    ago,
+    begin,
+    clean,
+    done,
+    end,
+    forecast,
+    of_mid,
+    old_delivery,
+    old_ledger,
+    results,
+    tables,
+)
 
 from midsource.config import InstanceConfig
 from midsource.engine.work import Context
 from midsource.marketing import delivery_log, handover, totals
 from midsource.marketing.options import TABLE as MARKETING
 from midsource.mid import feed, orders
-from midsource.model.errors import Conflict, Failed, MidsourceError, Unhealthy
-from midsource.model.ids import delivery_id
+from midsource.model.errors import Conflict, Failed, Unhealthy
 from midsource.model.message import MessageState
 from midsource.model.options import LAST_CLEANUP
 from midsource.net.clock import SystemClock
 from midsource.store import cleanup_status
-from midsource.store.cleanup_status import StepStatus
-from midsource.store.database import Database, StatementTimeout, scalar
+from midsource.store.database import StatementTimeout, scalar
 from midsource.testing.link import LinkedHalves
-from midsource.workflows import cleanup, delivery_counters, delivery_logs
-
-NOW = SystemClock().now()
-
-
-def of_mid(halves: LinkedHalves) -> Context:
-    return replace(halves.context(), database=halves.mid, instance="mid")
-
-
-def begin(database: Database) -> int:
-    with database.transaction() as conn:
-        conn.execute("insert into workflow (name, schedule) values ('cleanup', '0 4 * * *') on conflict do nothing")
-        return int(scalar(conn, "insert into workflow_run (workflow) values ('cleanup') returning id"))
-
-
-def end(database: Database, outcome: str) -> None:
-    with database.connection() as conn:
-        conn.execute("update workflow_run set finished_at = now(), outcome = %s where finished_at is null", (outcome,))
-
-
-def clean(context: Context, slices: int = 50) -> int:
-    """Do a whole run, as the engine would; return how many rows went."""
-    begin(context.database)
-    removed = 0
-    try:
-        for _ in range(slices):
-            report = cleanup.run_once(context)
-            removed += report.rows_written
-            if report.more_after_seconds is None:
-                end(context.database, "finished")
-                return removed
-        raise AssertionError("cleanup does not end")
-    except MidsourceError:
-        end(context.database, "failed")
-        raise
-
-
-def done(database: Database) -> dict[str, StepStatus]:
-    with database.connection() as conn:
-        return cleanup_status.listing(conn)
-
-
-def forecast(context: Context, role: str) -> dict[str, int]:
-    instance = InstanceConfig(name=role, role=role, port=1)  # type: ignore[arg-type]
-    views = cleanup.overview(context.database, context.home, instance, context.clock.now())
-    return {view.name: view.forecast.rows for view in views}
-
-
-def tables(database: Database, parent: str) -> list[str]:
-    with database.connection() as conn:
-        rows = conn.execute(
-            "select inhrelid::regclass::text from pg_inherits where inhparent = %s::regclass order by 1", (parent,)
-        ).fetchall()
-    return [name for (name,) in rows]
-
-
-def ago(days: float) -> datetime:
-    return NOW - timedelta(days=days)
-
-
-def old_delivery(halves: LinkedHalves, days: float, *, state: int = 95, rows: int = 100, message_state: int = 1) -> int:
-    """Make a delivery of so many days ago with its log, over for as long."""
-    halves.prepared(10) if not known(halves) else None
-    number = delivery_id(ago(days), 77)
-    with halves.marketing.transaction() as conn:
-        conn.execute("select ensure_month('broad_log', %s)", (number >> 32,))
-        conn.execute(
-            "insert into delivery (id, label, state, brand, account, subject, html, text, from_name, from_address, "
-            "validity_seconds, retry_count, retry_period_seconds, uncertain_policy, targeted, handed_over, created_at, "
-            "started_at, finished_at, modified_at) select %(id)s, 'old', %(state)s, brand, account, '', '', '', '', from_address, "
-            "432000, 1, 60, 'hold', %(rows)s, %(rows)s, %(at)s, %(at)s, case when %(state)s in (85, 87, 95) then %(at)s::timestamptz end, "
-            "%(at)s from delivery limit 1",
-            {"id": number, "state": state, "rows": rows, "at": ago(days)},
-        )
-        conn.execute(
-            "insert into broad_log (delivery_id, id, recipient_id, email, domain, state, event_at) "
-            "select %s, n, n, 'p' || n || '@old.example', 'old.example', %s, %s from generate_series(1, %s) n",
-            (number, message_state, ago(days), rows),
-        )
-        conn.execute(
-            "insert into broad_log_total select delivery_id, domain, state, reason, count(*) from broad_log "
-            "where delivery_id = %s group by 1, 2, 3, 4",
-            (number,),
-        )
-    return number
-
-
-def known(halves: LinkedHalves) -> bool:
-    with halves.marketing.connection() as conn:
-        return bool(scalar(conn, "select count(*) from delivery"))
+from midsource.workflows import cleanup, delivery_logs
 
 
 def test_a_month_of_logs_goes_whole_and_its_figures_stay(halves: LinkedHalves) -> None:
@@ -288,161 +212,6 @@ def test_the_dry_run_says_what_goes_and_changes_nothing(halves: LinkedHalves) ->
     with halves.marketing.connection() as conn:
         left = [row[0] for row in conn.execute("select address_key from quarantine order by 1").fetchall()]
     assert left == ["c@d", "gone@b", "listed@b"]
-
-
-def results(halves: LinkedHalves, days: int, rows: int = 5) -> int:
-    """Let the mid have a batch of results of so many days ago, numbered; return its number."""
-    day = ago(days).astimezone(UTC).date()
-    with halves.mid.transaction() as conn:
-        conn.execute("select ensure_day('outcome', %s)", (day,))
-        batch, seq = conn.execute(  # type: ignore[misc]
-            "insert into feed_batch (account_id, day, rows, deliveries, folded, seq, sequenced_at) "
-            "values (%s, %s, %s, '{1}', true, nextval('feed_seq'), %s) returning id, seq",
-            (halves.mid_account, day, rows, ago(days)),
-        ).fetchone()
-        conn.execute(
-            "insert into outcome (account_id, day, batch_id, row, delivery_id, id, old_state, new_state, attempts, revision, event_at) "
-            "select %s, %s, %s, n, 1, n, 6, 1, 1, 2, %s from generate_series(1, %s) n",
-            (halves.mid_account, day, batch, ago(days), rows),
-        )
-    return int(seq)
-
-
-def acknowledge(halves: LinkedHalves, seq: int, *streams: str) -> None:
-    with halves.mid.transaction() as conn:
-        for stream in streams or ("logs", "deliveries"):
-            conn.execute(
-                "insert into feed_ack (account_id, stream, seq) values (%s, %s, %s) "
-                "on conflict (account_id, stream) do update set seq = excluded.seq",
-                (halves.mid_account, stream, seq),
-            )
-
-
-def days_kept(halves: LinkedHalves) -> list[int]:
-    with halves.mid.connection() as conn:
-        rows = conn.execute("select distinct current_date - day from feed_batch order by 1 desc").fetchall()
-    return [days for (days,) in rows]
-
-
-def test_results_go_when_both_streams_have_them_and_two_weeks_passed(halves: LinkedHalves) -> None:
-    numbers = {days: results(halves, days) for days in (50, 30, 20, 15, 10)}
-    clean(of_mid(halves))
-    assert days_kept(halves) == [50, 30, 20, 15, 10], "nobody has them"
-    acknowledge(halves, numbers[20], "logs")
-    clean(of_mid(halves))
-    assert days_kept(halves) == [50, 30, 20, 15, 10], "the counters are not read yet"
-    acknowledge(halves, numbers[20])
-    assert forecast(of_mid(halves), "mid")["outcome_days"] >= 3
-    clean(of_mid(halves))
-    assert days_kept(halves) == [15, 10]
-    acknowledge(halves, numbers[10])
-    clean(of_mid(halves))
-    assert days_kept(halves) == [10], "two weeks have not passed"
-    kept = f"outcome_{ago(10).astimezone(UTC):%Y%m%d}"
-    assert tables(halves.mid, "outcome")[0] == kept
-    with halves.mid.connection() as conn:
-        gone = conn.execute("select account_id, seq from feed_gone").fetchall()
-    assert gone == [(halves.mid_account, numbers[15])]
-
-
-def test_results_that_nobody_pulls_are_kept_until_the_limit(halves: LinkedHalves) -> None:
-    results(halves, 70)
-    results(halves, 55)
-    clean(of_mid(halves))
-    assert days_kept(halves) == [55]
-
-
-def old_ledger(halves: LinkedHalves, days: int, *, state: int = 95, rows: int = 50) -> int:
-    number = delivery_id(ago(days), 5)
-    with halves.mid.transaction() as conn:
-        conn.execute("select ensure_month('message', %s)", (number >> 32,))
-        conn.execute(
-            "insert into delivery (account_id, id, label, state, spec, spec_hash, started_at, valid_until, finished_at) "
-            "values (%(a)s, %(id)s, 'old', %(state)s, %(spec)s, 'x', %(at)s, %(at)s::timestamptz + interval '5 days', "
-            "case when %(state)s in (85, 87, 95) then %(at)s::timestamptz end)",
-            {"a": halves.mid_account, "id": number, "state": state, "at": ago(days), "spec": SPEC.replace("0", str(number), 1)},
-        )  # fmt: skip
-        conn.execute(
-            "insert into message (account_id, delivery_id, id, email, domain, state, data) "
-            "select %s, %s, n, 'a@b.test', 'b.test', case when %s in (85, 87, 95) then 1 else 6 end, '{}' from generate_series(1, %s) n",
-            (halves.mid_account, number, state, rows),
-        )
-        conn.execute(
-            "insert into message_total select account_id, delivery_id, domain, state, count(*) from message "
-            "where delivery_id = %s group by 1, 2, 3, 4",
-            (number,),
-        )
-    return number
-
-
-SPEC = (
-    '{"id": 0, "label": "old", "subject": "s", "html": "h", "text": "t", "from_name": "Shop", '
-    '"from_address": "news@shop.test", "brand": "shop"}'
-)
-
-
-def test_a_month_of_the_ledger_goes_when_its_results_were_pulled(halves: LinkedHalves) -> None:
-    number = old_ledger(halves, 120)
-    seq = results(halves, 121)
-    with halves.mid.connection() as conn:  # a batch of that time that the limit has not forgotten yet
-        conn.execute("update option set value = value")
-        conn.execute(
-            "insert into option (name, value, modified_by) values ('NmsCleanup_UnpulledPurgeDelay', '365d', 'test')"
-        )
-    clean(of_mid(halves))
-    assert f"message_{number >> 32}" in tables(halves.mid, "message")
-    acknowledge(halves, seq)
-    clean(of_mid(halves))
-    assert f"message_{number >> 32}" not in tables(halves.mid, "message")
-    with halves.mid.connection() as conn:
-        assert scalar(conn, "select ledger_dropped_at is not null from delivery where id = %s", (number,))
-        assert scalar(conn, "select sum(n) from message_total where delivery_id = %s", (number,)) == 50
-        conn.execute("update delivery set finished_at = %s", (ago(200),))
-    clean(of_mid(halves))
-    with halves.mid.connection() as conn:
-        assert scalar(conn, "select count(*) from message_total") == 0
-        assert scalar(conn, "select count(*) from delivery") == 0
-
-
-def test_a_delivery_that_is_not_over_keeps_its_ledger(halves: LinkedHalves) -> None:
-    number = old_ledger(halves, 120, state=45)
-    clean(of_mid(halves))
-    assert f"message_{number >> 32}" in tables(halves.mid, "message")
-
-
-@pytest.mark.parametrize("state", [51, 62, 75])
-def test_an_expired_delivery_is_closed_on_the_mid_and_marketing_hears_of_it(halves: LinkedHalves, state: int) -> None:
-    number = halves.prepared(300)
-    halves.run(handover.hand_over, number)
-    orders.command(halves.mid, halves.mid_account, number, "start", NOW)
-    halves.sent(number, range(1, 101))
-    with halves.mid.transaction() as conn:
-        conn.execute(
-            "update delivery set state = %s, valid_until = now() - interval '2 hours' where id = %s", (state, number)
-        )
-        conn.execute(
-            "update dispatch_batch set owner = 'alive', expires_at = now() + interval '1 minute' "
-            "where id = (select min(id) from dispatch_batch)"
-        )
-        held = scalar(conn, "select cardinality(ids) from dispatch_batch where owner is not null")
-    clean(of_mid(halves))
-    with halves.mid.connection() as conn:
-        states = dict(conn.execute("select state, count(*) from message group by 1").fetchall())
-        assert states[6] >= 1, "what a process holds is its own"
-        assert states[7] == 200 - states[6]
-        assert states[6] <= held
-        assert scalar(conn, "select finished_at is null from delivery")
-        conn.execute("update dispatch_batch set owner = null, expires_at = null")
-    clean(of_mid(halves))
-    with halves.mid.connection() as conn:
-        assert dict(conn.execute("select state, count(*) from message group by 1").fetchall()) == {1: 100, 7: 200}
-        assert scalar(conn, "select state from delivery") == 95
-        assert scalar(conn, "select count(*) from dispatch_batch") == 0
-    halves.run(delivery_logs.run_once)
-    halves.run(delivery_counters.run_once)
-    assert halves.same_on_both_sides(number)
-    with halves.marketing.connection() as conn:
-        assert scalar(conn, "select state from delivery where id = %s", (number,)) == 95
 
 
 def test_an_expired_delivery_of_a_silent_mid_is_closed_here_without_calling_sent_messages_cancelled(
