@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from midsource.engine import admin, records
+from midsource.engine import admin, jobs, records
 from midsource.model.workflow import WorkflowState
 from midsource.net.clock import SystemClock
 from midsource.store.database import Database, scalar
@@ -135,3 +135,31 @@ def test_a_slice_whose_end_the_engine_could_not_record_blocks_no_other(
         conn.execute("update dbos.workflow_status set status = 'PENDING' where workflow_uuid = %s", (name,))
     following = ask(engine_db, "short")
     eventually(lambda: run(engine_db, following).outcome == "finished", 40)
+
+
+@pytest.mark.parametrize("table", ["workflow_run", "job"])
+def test_a_slice_that_was_claimed_and_never_begun_is_begun_again(
+    engine_db: Database, start_worker: Start, eventually: Eventually, table: str
+) -> None:
+    """The database went away in the moment a living worker claimed it: the engine counts it as running, and nobody runs it."""
+    start_worker("w1")
+    register(engine_db, eventually)
+    first = ask(engine_db, "short")
+    eventually(lambda: run(engine_db, first).outcome == "finished")
+    with engine_db.transaction() as conn:
+        claimed = str(admin.run_now(conn, "short", "test") if table == "workflow_run" else jobs.ask(conn, "follow", 1))
+        conn.execute(f"update {table} set enqueued_at = now() - interval '1 minute' where id::text = %s", (claimed,))
+        conn.execute(
+            "create temp table claimed on commit drop as select * from dbos.workflow_status where workflow_uuid = %s",
+            (f"workflow_run:{first}:0",),
+        )
+        conn.execute(
+            "update claimed set workflow_uuid = %s, status = 'PENDING', output = null, queue_partition_key = %s, "
+            "started_at_epoch_ms = (extract(epoch from now()) - 31) * 1000",
+            (f"{table}:{claimed}:0", "short" if table == "workflow_run" else "follow:1"),
+        )
+        conn.execute("insert into dbos.workflow_status select * from claimed")
+    with engine_db.connection() as conn:
+        ended = f"select count(*) from {table} where id::text = %s and outcome = 'finished'"
+        eventually(lambda: scalar(conn, ended, (claimed,)) == 1, 40)
+        assert scalar(conn, f"select slices from {table} where id::text = %s", (claimed,)) == 1

@@ -201,7 +201,15 @@ class Home:
             waiting = "select coalesce(sum(n), 0) from broad_log_total where delivery_id = %s and state = any(%s)"
             return DeliveryState(state) in FINAL and not self.number("marketing", waiting, (delivery, list(OPEN)))
 
-        self.wait_until(is_over, f"delivery {delivery} is over and all results are back", seconds)
+        try:
+            self.wait_until(is_over, f"delivery {delivery} is over and all results are back", seconds)
+        except Failed as exc:
+            raise Failed(f"{exc.cause}; {self._said(delivery)}", LOOK_AT_LOGS) from exc
+
+    def _said(self, delivery: int) -> str:
+        """Return what an operator would look at next: the home is gone before anybody reads why a wait was in vain."""
+        looks = [("delivery", "explain", str(delivery)), ("workflow", "list"), ("doctor",), ("ps",)]
+        return "\n".join(f"`midsource {' '.join(words)}`:\n{self.run(*words, code=None).out}" for words in looks)
 
     def end(self) -> None:
         """Stop every process of this home, whatever state it is in, and remove it."""

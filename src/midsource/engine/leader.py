@@ -8,9 +8,9 @@ connection gives it up by itself. Each turn (once a second, or at once when woke
    between the two hands over the same name again, which the queue ignores.
 3. *reaper*, every 10 s: what the engine holds for a life that does not beat any more goes back to the queue, also when the
    process was started again under its name; the slice of a run that was killed, or that does not leave after a stop, is
-   taken out of the queue, and so is one that ended by our record and not by the engine's; a slice that the engine ended
-   without a result (the database was away when it was to be recorded) is due again, and so are rows not beaten for long,
-   whose slice is cancelled so that it blocks none.
+   taken out of the queue, and so is one that ended by our record and not by the engine's, or that the engine counts as
+   running and nobody began (the database went away between the two); a slice that the engine ended without a result is due
+   again, and so are rows not beaten for long, whose slice is cancelled so that it blocks none.
 4. *partitions*, every 10 minutes: this month's and the next ones', the next days'; one that a cut drop left detached is
    attached again, where no `cleanup` goes on with it.
 
@@ -74,6 +74,16 @@ _UNRECORDED = " union all ".join(
 )
 """Slices that ended by our record and go on by the engine's, because the database went away between the two: as long as
 its process lives, no other slice of the same key would begin. A stopped run is not among them: its slice may still end its page."""
+BEGINNING_SECONDS = 30
+"""From the engine's claim of a slice to our record that it began: milliseconds, seconds while rows are locked."""
+_UNBEGUN = " union all ".join(
+    f"select s.workflow_uuid from {table} w join dbos.workflow_status s on s.workflow_uuid = '{table}:' || w.id || ':' || w.slices "  # noqa: S608 - literals
+    "where w.finished_at is null and w.executor is null and w.enqueued_at is not null and s.status = 'PENDING' "
+    "and s.started_at_epoch_ms < (extract(epoch from now()) - %(after)s) * 1000"
+    for table in ("job", "workflow_run")
+)
+"""Slices that a living process claimed and never began: the answer to its claim, or the reading of what it claimed, was lost
+with the database. The engine starts again only what a dead process held, so such a workflow would stand still for good."""
 
 Enqueue = Callable[[Table, str, int, str], None]
 """``enqueue(table, id, slice, key)``: idempotent by (table, id, slice); never two of one key at once."""
@@ -184,6 +194,7 @@ class Leader:
         with self._database.connection() as conn:
             left = conn.execute(_LEFT_BEHIND, (admin.KILLED, LEAVING_SECONDS)).fetchall()
             left += conn.execute(_UNRECORDED, {"after": RECORDING_SECONDS}).fetchall()
+            left += conn.execute(_UNBEGUN, {"after": BEGINNING_SECONDS}).fetchall()
         for (name,) in left:
             log.warning("slice_left_behind", action="slice_left_behind", slice=name)
             self._cancel(name)
