@@ -7,7 +7,7 @@ DEV     = $(VENV)/.developing
 LOCK    = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
           --no-annotate --no-header --quiet
 
-.PHONY: help demo test crash check docs lock clean
+.PHONY: help demo test crash tour check docs lock clean
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
 
@@ -32,6 +32,9 @@ ROUNDS ?= 200
 REPORT ?= crash-report.md
 crash: $(DEV)  ## kill -9 of every process, 200 deliveries of 20 000 people (SEED=n repeats, ROUNDS=n, REPORT=file)
 	$(BIN)/python -m tests.crash --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) --report $(REPORT)
+
+tour: $(DEV)   ## every page with 0, 1 and 1 000 000 rows: times, faults, pictures in tour/ (ROWS=n, TOUR=folder); needs chromium
+	$(BIN)/pytest tests/web/tour.py
 
 check: $(DEV)  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

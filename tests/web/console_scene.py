@@ -29,9 +29,9 @@ class Scene:
     edited: int
 
 
-def fill(database: Database, now: datetime, people: int = 1_000) -> Scene:
-    """Fill an empty database; ``people`` are targeted by each delivery that has been prepared."""
-    with database.transaction() as conn:
+def fill(database: Database, now: datetime, people: int = 1_000, seconds: float | None = None) -> Scene:
+    """Fill an empty database; ``people`` are targeted by each delivery that has been prepared. A million take longer ``seconds``."""
+    with database.transaction(statement_seconds=seconds) as conn:
         brands.ensure_defaults(
             conn,
             from_name="Brand",
