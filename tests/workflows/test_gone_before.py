@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from tests.workflows.cleanup_scene import ago, clean, of_mid, old_delivery, results
 
 from midsource.marketing import accounts, handover, losses, options, pointers
 from midsource.mid import feed, orders
@@ -20,10 +21,13 @@ LOGS = f"NmsMidSourcing_LastBroadLog_{accounts.DEFAULT_NAME}"
 
 
 class Later(SystemClock):
-    """A clock sixty-one days ahead: the marketing instance was away for so long."""
+    """A clock so many days ahead: the marketing instance was away for so long."""
+
+    def __init__(self, days: int) -> None:
+        self._ahead = timedelta(days=days)
 
     def now(self) -> datetime:
-        return super().now() + timedelta(days=61)
+        return super().now() + self._ahead
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def late(halves: LinkedHalves) -> tuple[LinkedHalves, int, int]:
     with halves.marketing.transaction() as conn:
         conn.execute("update delivery set started_at = created_at, state = 62")
         conn.execute("update broad_log_total set state = 1 where delivery_id = %s", (numbers[1],))
-    halves.clock = Later()
+    halves.clock = Later(61)
     while (
         cleanup.run_once(replace(halves.context(), database=halves.mid, instance="mid")).more_after_seconds is not None
     ):
@@ -123,3 +127,41 @@ def test_a_cursor_and_a_time_from_before_what_is_kept_are_told_apart_from_others
         assert (caught.value.gone.seq, caught.value.gone.gone_before) == (seq, before)
     for ask in (Ask("logs", after=str(Cursor(generation, seq))), Ask("logs")):
         assert feed.read_page(halves.mid, halves.mid_account, ask, now).head.rows == 200
+
+
+def pull(halves: LinkedHalves, times: int) -> None:
+    for _ in range(times):
+        delivery_logs.run_once(halves.context())
+        delivery_counters.run_once(halves.context())
+
+
+@pytest.fixture
+def pulled(halves: LinkedHalves) -> LinkedHalves:
+    """Give halves whose mid forgot every result after both streams had it; a delivery of then is not over here."""
+    old_delivery(halves, 30, state=62, message_state=62)
+    results(halves, 20)
+    pull(halves, times=2)  # the second time gives the cursor of the first back
+    clean(of_mid(halves))
+    with halves.mid.connection() as conn:
+        assert scalar(conn, "select count(*) from feed_batch") == 0
+        assert scalar(conn, "select count(*) from feed_gone") == 1
+    return halves
+
+
+def test_a_pull_by_time_where_all_is_forgotten_begins_behind_it(pulled: LinkedHalves) -> None:
+    """It began at zero, before what is forgotten, and the next page was refused: so the mid named losses that are none."""
+    now = pulled.clock.now()
+    for stream in ("logs", "deliveries"):
+        head = feed.read_page(pulled.mid, pulled.mid_account, Ask(stream, since=ago(2)), now).head
+        assert (head.rows, head.more) == (0, False)
+        assert feed.read_page(pulled.mid, pulled.mid_account, Ask(stream, after=head.cursor), now).head.rows == 0
+
+
+def test_nothing_is_lost_of_what_was_pulled_before_it_was_forgotten(pulled: LinkedHalves) -> None:
+    pulled.clock = Later(3)  # the last 48 hours come first, by time
+    pull(pulled, times=3)
+    assert pulled.lines("more than 48 h behind")
+    assert not pulled.lines("the mid keeps no results from before")
+    with pulled.marketing.connection() as conn:
+        assert losses.open_losses(conn) == []
+        assert conn.execute("select distinct lane from pointer").fetchall() == [("backlog",)], "the lanes have met"

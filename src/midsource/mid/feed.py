@@ -144,8 +144,8 @@ def position(conn: Connection, account_id: int, ask: Ask) -> Cursor:
     before = scalar(
         conn,
         "select coalesce((select seq - 1 from feed_batch where account_id = %(account)s and sequenced_at >= %(since)s "
-        "order by sequenced_at, seq limit 1), (select max(seq) from feed_batch where account_id = %(account)s), 0)",
-        {"account": account_id, "since": ask.since},
+        "order by sequenced_at, seq limit 1), (select max(seq) from feed_batch where account_id = %(account)s), %(gone)s)",
+        {"account": account_id, "since": ask.since, "gone": gone[0] if gone else 0},
     )
     return Cursor(generation, before)
 
