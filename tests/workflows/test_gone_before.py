@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from tests.workflows.cleanup_scene import ago, clean, of_mid, old_delivery, results
@@ -165,3 +166,24 @@ def test_nothing_is_lost_of_what_was_pulled_before_it_was_forgotten(pulled: Link
     with pulled.marketing.connection() as conn:
         assert losses.open_losses(conn) == []
         assert conn.execute("select distinct lane from pointer").fetchall() == [("backlog",)], "the lanes have met"
+
+
+def test_of_a_restored_mid_nothing_is_lost_that_was_pulled_before(pulled: LinkedHalves) -> None:
+    with pulled.mid.transaction() as conn:
+        conn.execute("update instance set generation = gen_random_uuid()")
+    pull(pulled, times=1)
+    assert len(pulled.lines("the mid was restored or cloned")) == 2
+    assert pulled.lines("what it had from before was pulled")
+    with pulled.marketing.connection() as conn:
+        assert losses.open_losses(conn) == []
+
+
+def test_of_a_restored_mid_what_was_not_pulled_may_be_lost(pulled: LinkedHalves) -> None:
+    with pulled.marketing.transaction() as conn:
+        for stream in ("logs", "deliveries"):
+            pointers.move(conn, accounts.DEFAULT_NAME, stream, ago(25))
+        conn.execute("update pointer set cursor = %s where lane = 'backlog'", (str(Cursor(uuid4(), 0)),))
+    pull(pulled, times=1)
+    assert len(pulled.lines("the mid was restored or cloned")) == 2
+    with pulled.marketing.connection() as conn:
+        assert {loss.stream for loss in losses.open_losses(conn)} == {"logs", "deliveries"}

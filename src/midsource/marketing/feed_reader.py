@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, cast
 
 from midsource.engine.work import Context
@@ -105,6 +106,7 @@ class FeedReader:
         self._asked_at = 0.0  # boot time at which the last page was asked for
         self._failed = 0
         self._rewinds = 0
+        self._pulled_to: datetime | None = None  # up to here all was pulled of the mid before it was restored
         self._generation: str | None = None  # of the mid, as its last page said
         self._skew_said = False
         self._behind_at_start: int | None = None
@@ -278,6 +280,7 @@ class FeedReader:
     def _rewound(self, lane: Lane, answer: Rewound) -> None:
         """Start again at the oldest result kept: the mid was restored or cloned, or the cursor is beyond its end."""
         self._count_refusal(answer.generation)
+        self._pulled_to = self._lanes.backlog.reached_at
         with self._context.database.transaction() as conn:
             gaps.record_rewound(conn, self._account, self._stream, self._context.clock.now())
             moved = pointers.rewind(conn, lane)
@@ -290,7 +293,10 @@ class FeedReader:
         self._lanes = self._open()
 
     def _gone_before(self, lane: Lane, answer: GoneBefore) -> None:
-        """Go on with what the mid keeps, and note in the same transaction what may be lost before it."""
+        """Go on with what the mid keeps, and note in the same transaction what may be lost before it.
+
+        Nothing is, where a restored mid is read again and all that it forgot was pulled before.
+        """
         self._count_refusal(answer.generation)
         now, before = self._context.clock.now(), answer.gone_before
         head = FeedHead(
@@ -301,10 +307,12 @@ class FeedReader:
             pointers.lock(conn, self._account, self._stream)
             if pointers.advance(conn, lane, head) is None:
                 raise MovedByHand
-            noted = losses.note(conn, self._account, self._stream, before, now)
+            was_pulled = self._pulled_to is not None and before <= self._pulled_to
+            noted = None if was_pulled else losses.note(conn, self._account, self._stream, before, now)
         self._context.say(
-            "warning" if noted.deliveries else "info",
-            f"{lane.option} stood at {show(lane.reached_at)}: the mid keeps no results from before {show(before)}; {noted}",
+            "warning" if noted and noted.deliveries else "info",
+            f"{lane.option} stood at {show(lane.reached_at)}: the mid keeps no results from before {show(before)}; "
+            f"{noted or 'what it had from before was pulled'}",
         )
         self._lanes = self._open()
 
