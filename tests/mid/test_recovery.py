@@ -268,16 +268,43 @@ def test_a_journal_that_does_not_say_under_which_boot_it_was_written_is_of_anoth
     assert recover(mid_db, tmp_path) == Recovered(uncertain=2, released=1)
 
 
+def test_a_delivery_that_cannot_be_read_is_held_and_the_others_are_recovered_exactly(
+    mid_db: MidDatabase, tmp_path: Path
+) -> None:
+    """Its journal failed as a whole for it, until everything that was leased counted as lost."""
+    poison = leased(mid_db, 2)
+    other = again(mid_db, second(mid_db), "one")
+    with mid_db.database.connection() as conn:
+        conn.execute("update delivery set spec = '{}' where id = %s", (poison.delivery_id,))
+    written = Journal(tmp_path, "one", mid_db.clock.boot_id())
+    written.started(start(poison, 1), start(other, 1))
+    die(written)
+    assert recover(mid_db, tmp_path) == Recovered(uncertain=2, released=2)
+    assert replay.folders(tmp_path) == []
+    with mid_db.database.connection() as conn:
+        found = conn.execute("select delivery_id, id, state from message order by 1, 2").fetchall()
+    assert found == [
+        (poison.delivery_id, 1, 62), (poison.delivery_id, 2, 6), (other.delivery_id, 1, 62), (other.delivery_id, 2, 6)
+    ]  # fmt: skip
+    assert sorted(free(mid_db)) == [[2], [2]]
+
+
 def test_a_batch_of_a_lost_machine_that_cannot_be_judged_stops_no_other(mid_db: MidDatabase, tmp_path: Path) -> None:
     poison = leased(mid_db, 2, owner="elsewhere")
+    end_leases(mid_db)
     with mid_db.database.connection() as conn:
-        conn.execute("update delivery set spec = '{}'")
+        conn.execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'it stays'; end $$"
+        )
+        conn.execute(
+            "create trigger refuse before update or delete on dispatch_batch for each row "
+            "when (old.ids = '{1,2}') execute function refuse()"
+        )
         conn.execute(
             "insert into dispatch_batch (account_id, delivery_id, destination, ready_at, ids, owner, expires_at) "
-            "values (%s, %s, 'd0.test', now(), '{9}', 'elsewhere', now())",
+            "values (%s, %s, 'd0.test', now(), '{9}', 'elsewhere', now() - interval '5 minutes')",
             poison.delivery,
         )
-    end_leases(mid_db)
     assert recover(mid_db, tmp_path) == Recovered(released=1), "the second held nobody who waits"
     assert batches(mid_db) == [[1, 2]]
 

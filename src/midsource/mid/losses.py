@@ -1,4 +1,7 @@
-"""Outcomes *lost*: what is written about messages of which nobody can say whether they left. See `mid.recovery` for which those are."""
+"""Outcomes *lost*: what is written about messages of which nobody can say whether they left. See `mid.recovery` for which those are.
+
+A delivery whose content cannot be read is held, whatever its policy says: a second copy is never sent on a guess.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,19 @@ from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
+import structlog
 
 from midsource.mid import dispatch
 from midsource.mid.dispatch import DeliveryKey
 from midsource.mid.records import Outcome, Start
+from midsource.model.errors import first_line
 from midsource.model.message import MessageEvent
 from midsource.model.outcome import Stage
 from midsource.policy.retry import RetryRule, next_attempt
 from midsource.store.database import Connection
 from midsource.wire.schema import DeliverySpec
+
+_log = structlog.get_logger("midsource.mta")
 
 
 def of(conn: Connection, starts: Iterable[Start], why: str, now: datetime) -> list[Outcome]:
@@ -54,7 +61,11 @@ def _plans(conn: Connection, key: DeliveryKey, ids: list[int], now: datetime) ->
     row = dispatch.delivery(conn, key)
     if row is None:
         return {}
-    spec = msgspec.json.decode(row.spec, type=DeliverySpec)
+    try:
+        spec = msgspec.json.decode(row.spec, type=DeliverySpec)
+    except ValueError as error:  # msgspec's errors are
+        _log.error("delivery.unusable", action="recover", delivery=key[1], why=first_line(error))
+        return {}
     if spec.uncertain_policy != "resend":
         return {}
     rule = RetryRule(spec.retry_count, spec.retry_period_seconds)
