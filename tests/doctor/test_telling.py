@@ -252,7 +252,7 @@ def test_a_fault_of_ours_with_one_stops_no_other(
     """Whatever goes wrong in telling one is counted as its failure, and the others hear."""
 
     def fail(*_: object) -> None:
-        raise KeyError("nobody thought of this")
+        raise ValueError("nobody thought of this\nDETAIL:  Failing row contains (person1@gmail.example).")
 
     monkeypatch.setattr(syslog, "send", fail)
     add(marketing, Channel.SYSLOG, "udp://127.0.0.1:9", "broken")
@@ -261,7 +261,7 @@ def test_a_fault_of_ours_with_one_stops_no_other(
     assert tell(marketing) == (1, 1)
     ((failures, problem),) = marketing.execute("select failures, last_problem from supervisor where name = 'broken'")
     assert failures == 1
-    assert "a fault of midsource (KeyError: 'nobody thought of this'): see the worker's log" in problem
+    assert "a fault of midsource (ValueError: nobody thought of this): see the worker's log" in problem
 
 
 def test_after_a_day_it_is_given_up(marketing: Patient) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from midsource.engine.work import Report
 from midsource.marketing import accounts, handover, options
+from midsource.model.errors import MidsourceError
 from midsource.model.ids import delivery_id
 from midsource.model.schedule import plan
 from midsource.policy.position import parse
@@ -184,3 +185,19 @@ def test_counters_with_a_pointer_of_2020_show_today_first(halves: LinkedHalves) 
     with halves.marketing.connection() as conn:
         assert scalar(conn, "select figures from delivery where id = %s", (today,)) == {"sent": 100, "pending": 100}
     assert option(halves, DELIVERIES) > halves.clock.now() - timedelta(minutes=1)
+
+
+def test_a_bug_met_with_one_mid_is_named_without_the_row_that_met_it(halves: LinkedHalves) -> None:
+    """What a database refuses it quotes, from its second line on: the address was in the journal and on the account."""
+    number = halves.prepared(10)
+    halves.run(handover.hand_over, number)
+    halves.sent(number, range(1, 11))
+    with halves.marketing.connection() as conn:
+        conn.execute("alter table broad_log add constraint refused check (state <> 1)")
+    with pytest.raises(MidsourceError, match="CheckViolation") as caught:
+        delivery_logs.run_once(halves.context())
+    with halves.marketing.connection() as conn:
+        kept = scalar(conn, "select last_problem from external_account")
+    said = [str(caught.value), kept, *(line for _, line in halves.journal)]
+    assert any("report it with the journal" in line for line in said)
+    assert not [line for line in said if "person1@" in line]

@@ -20,7 +20,7 @@ import typer
 from midsource.cli.output import err, say_error
 from midsource.cli.session import Session
 from midsource.config import default_home, forget_libpq_variables
-from midsource.model.errors import MidsourceError, UserError
+from midsource.model.errors import MidsourceError, UserError, first_line
 
 GROUPS = {
     "demo": ("demo", "Both halves, a sandbox, sample people, one real delivery; then the console"),
@@ -134,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except Exception as exc:  # noqa: BLE001 - the last line of defence: a bug of ours becomes a sentence
         _trace(debug)
-        say_error(f"A bug of midsource: {type(exc).__name__}: {exc}. Repeat with --debug and report it.", "MS-900")
+        say_error(f"A bug of midsource: {first_line(exc)}. Repeat with --debug and report it.", "MS-900")
         return 1
     return result if isinstance(result, int) else 0
 

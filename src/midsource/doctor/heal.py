@@ -18,9 +18,8 @@ from typing import Any
 import structlog
 from psycopg.types.json import Jsonb
 
-from midsource.doctor import look
 from midsource.doctor.treatments import TREATMENTS, Done, Surgery, Treatment
-from midsource.model.errors import Conflict, MidsourceError, NotFound
+from midsource.model.errors import Conflict, MidsourceError, NotFound, said
 from midsource.model.finding import Finding, Standing
 from midsource.model.options import AUTO_HEAL
 from midsource.security import audit
@@ -114,7 +113,7 @@ def treat(surgery: Surgery, plan: Plan) -> Healing:
             done = plan.treatment.act(conn, surgery, finding)
             return _write(conn, surgery, plan.row, done, "done", now)
     except Exception as exc:
-        cause, known = look.said(exc), isinstance(exc, MidsourceError)
+        cause, known = said(exc), isinstance(exc, MidsourceError)
         log.warning(
             "not_healed", action="not_healed", check=finding.check, cause=cause, exc_info=None if known else exc
         )

@@ -19,7 +19,7 @@ from midsource.doctor.check import Check
 from midsource.doctor.checks import CHECKS
 from midsource.doctor.facts import Facts
 from midsource.model.clock import Clock
-from midsource.model.errors import MidsourceError, Unhealthy, UserError, first_line
+from midsource.model.errors import MidsourceError, Unhealthy, UserError, said
 from midsource.model.finding import FAILED, Finding, Seen, Severity
 from midsource.store.database import Connection, Database, StatementTimeout
 
@@ -124,11 +124,6 @@ def unreachable(exc: MidsourceError) -> Finding:
         remedy=f"{exc.remedy or 'see `midsource status`'}.",
     )
     return Finding.of(UNREACHABLE, ("F126",), seen)
-
-
-def said(exc: Exception) -> str:
-    """Return what is shown of a failure: of what nobody foresaw, its first line."""
-    return str(exc) if isinstance(exc, MidsourceError) else first_line(exc)
 
 
 def _run(check: Check, database: Database, facts: Facts, now: datetime) -> list[Seen]:

@@ -23,7 +23,7 @@ from midsource.doctor import letters, supervisors
 from midsource.doctor.channels import Carrier
 from midsource.doctor.letters import News
 from midsource.doctor.supervisors import Supervisor
-from midsource.model.errors import MidsourceError
+from midsource.model.errors import MidsourceError, first_line
 from midsource.model.finding import Severity
 from midsource.policy import telling as policy
 from midsource.store.database import Connection, Database
@@ -118,7 +118,7 @@ def _tell(
     except Exception as exc:
         log.exception("supervisor_failed", action="supervisor_untold", supervisor=supervisor.name)
         remedy = f"see the worker's log, and try `midsource supervisor test {supervisor.name}`"
-        return f"telling it failed by a fault of midsource ({type(exc).__name__}: {exc}): {remedy}."
+        return f"telling it failed by a fault of midsource ({first_line(exc)}): {remedy}."
     return ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import structlog
 
-from midsource.model.errors import MidsourceError
+from midsource.model.errors import MidsourceError, said
 from midsource.store.database import Connection, Database
 
 MAX_LINE = 2_000
@@ -39,5 +39,4 @@ def append(database: Database, name: str, run_id: int | None, level: str, line: 
 
 
 def _unwritten(name: str, line: str, exc: Exception) -> None:
-    cause = (str(exc).splitlines() or [""])[0][:500]
-    log.warning("journal_unwritten", action="journal_unwritten", name=name, line=line[:MAX_LINE], cause=cause)
+    log.warning("journal_unwritten", action="journal_unwritten", name=name, line=line[:MAX_LINE], cause=said(exc)[:500])

@@ -30,6 +30,7 @@ from midsource.engine import admin, moves, ticking
 from midsource.engine.slices import Table
 from midsource.engine.work import SLICE_SECONDS
 from midsource.model.clock import Clock
+from midsource.model.errors import said
 from midsource.store import migrate, partitions, processes
 from midsource.store.database import Connection, Database
 
@@ -227,4 +228,4 @@ class Leader:
 
 def _warn(event: str, exc: Exception, **about: str) -> None:
     """Log a failure by its first line: the ones after it may quote rows."""
-    log.warning(event, action=event, cause=(str(exc).splitlines() or [""])[0][:500], error=type(exc).__name__, **about)
+    log.warning(event, action=event, cause=said(exc)[:500], error=type(exc).__name__, **about)

@@ -23,7 +23,7 @@ from midsource.engine.leader import Leader
 from midsource.engine.slices import SliceRunner, Table
 from midsource.engine.work import Works
 from midsource.model.clock import Clock
-from midsource.model.errors import MidsourceError
+from midsource.model.errors import MidsourceError, said
 from midsource.store import processes
 from midsource.store.budget import ENGINE_POOL
 from midsource.store.database import LINE, Database, said_plainly
@@ -166,5 +166,5 @@ class Engine:
             try:
                 self._beat()
             except Exception as exc:  # noqa: BLE001 - a life that stops beating counts as dead, whatever the cause
-                log.warning("beat_missed", action="beat_missed", cause=(str(exc).splitlines() or [""])[0])
+                log.warning("beat_missed", action="beat_missed", cause=said(exc))
             self._stopping.wait(processes.BEAT_SECONDS)

@@ -16,7 +16,7 @@ import structlog
 
 from midsource.engine import journal, moves, records
 from midsource.engine.records import WorkflowRow
-from midsource.model.errors import UserError
+from midsource.model.errors import UserError, said
 from midsource.model.schedule import Late, Plan
 from midsource.model.workflow import WorkflowEvent
 from midsource.store.database import Connection, Database
@@ -50,8 +50,9 @@ def make_runs(database: Database, now: datetime) -> int:
             with database.transaction() as conn:
                 made += _turn(conn, name, now, made * APART_SECONDS)
         except Exception as exc:  # noqa: BLE001 - each tick fails alone
-            cause = (str(exc).splitlines() or [""])[0][:500]
-            log.warning("tick_failed", action="tick_failed", workflow=name, cause=cause, error=type(exc).__name__)
+            log.warning(
+                "tick_failed", action="tick_failed", workflow=name, cause=said(exc)[:500], error=type(exc).__name__
+            )
     return made
 
 

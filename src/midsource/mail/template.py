@@ -30,6 +30,7 @@ from midsource.mail.content import (
 )
 from midsource.mail.filters import Refused
 from midsource.mail.sandbox import Flavour, Names
+from midsource.model.errors import first_line
 
 MAX_OUTPUT_CHARS = 1_000_000
 """Characters of one rendered template: ten times the size providers clip at."""
@@ -106,7 +107,7 @@ class Template:
         elif isinstance(error, _DATA_FAULTS):
             why = str(error)
         else:
-            why = f"{type(error).__name__}: {error}"
+            why = first_line(error)
         return RenderProblem(self.name, line, why[:_WHY_CHARS])
 
     def _unknown(self, field: str, line: int, names: Names) -> str:

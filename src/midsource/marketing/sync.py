@@ -25,7 +25,7 @@ from midsource.marketing import accounts, failed_tries, link_journal
 from midsource.marketing.failed_tries import FailedTry, Step
 from midsource.marketing.feed_reader import METHODS, FeedReader, Stream, Tally, activity_of
 from midsource.marketing.link_journal import Call
-from midsource.model.errors import Bug, MidsourceError, RemoteUnavailable
+from midsource.model.errors import Bug, MidsourceError, RemoteUnavailable, first_line
 from midsource.policy.parts import MAX_SECONDS, pause_seconds
 from midsource.store.database import Connection
 
@@ -118,7 +118,7 @@ def _pull_alone(context: Context, name: str, stream: Stream, share: _Share, tall
         _tell(context, name, stream, exc)
         _rest(_note(context, name, stream, exc), tally)
     except Exception as exc:  # noqa: BLE001 - a bug met with one mid's data must not stop the other mids
-        bug = Bug(f"{type(exc).__name__}: {exc}"[:500], "please report it with the journal")
+        bug = Bug(first_line(exc)[:500], "please report it with the journal")
         _tell(context, name, stream, bug)
         _rest(_note(context, name, stream, bug), tally)
 

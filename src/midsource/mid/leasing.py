@@ -12,6 +12,7 @@ from midsource.mid.dispatch import DeliveryKey, Lease, Look, Message
 from midsource.mid.render import Deliveries, Prepared
 from midsource.model.clock import Clock
 from midsource.model.delivery import DeliveryState
+from midsource.model.errors import first_line
 from midsource.policy.paths import Limits, Queue, plan_leases, settle_credit
 from midsource.store.database import Connection, Database
 
@@ -116,7 +117,7 @@ class Leasing:
             try:
                 made = self._deliveries.get(conn, key)
             except (ValueError, TypeError) as error:  # msgspec's errors are ValueErrors
-                _log.error("delivery.unusable", action="lease", delivery=key[1], why=f"{type(error).__name__}: {error}")
+                _log.error("delivery.unusable", action="lease", delivery=key[1], why=first_line(error))
                 self._unusable[key] = now + UNUSABLE_SECONDS
             else:
                 if made is not None:

@@ -23,7 +23,7 @@ import structlog
 from midsource.mid import counters, deliveries, ledger
 from midsource.mid.deliveries import Delivery
 from midsource.model.delivery import SENDING, DeliveryEvent, DeliveryState
-from midsource.model.errors import UserError
+from midsource.model.errors import UserError, said
 from midsource.model.message import MessageState
 from midsource.store.database import Connection, Database, scalar
 from midsource.wire.schema import CommandAnswer
@@ -94,8 +94,8 @@ def sweep(database: Database, now: datetime) -> tuple[str, ...]:
                 with database.transaction() as conn:
                     advance(conn, account_id, delivery_id, now)
         except Exception as exc:  # noqa: BLE001 - whatever one delivery's rows hold, the others go on
-            problems.append(f"delivery {delivery_id}: {type(exc).__name__}: {exc}")
-            _log.warning("sweep.failed", action="sweep", delivery=delivery_id, why=str(exc).partition("\n")[0])
+            problems.append(f"delivery {delivery_id}: {said(exc)}")
+            _log.warning("sweep.failed", action="sweep", delivery=delivery_id, why=said(exc))
     return tuple(problems)
 
 

@@ -35,7 +35,7 @@ from midsource.mid.records import Start
 from midsource.mid.replay import Replay
 from midsource.mid.settle import REFUSALS, settle, settle_outcomes
 from midsource.model.clock import Clock
-from midsource.model.errors import Conflict, Failed
+from midsource.model.errors import Conflict, Failed, said
 from midsource.store.database import Connection, Database
 
 STALLED_SECONDS = 10.0
@@ -122,7 +122,7 @@ def recover(
                 total += _stalled(database, directory, clock.now(), stalled_seconds)
         except Exception as error:  # noqa: BLE001 - whatever one journal holds, the others and sending go on
             failed.add(directory.name)
-            _log.error("recovery.failed", action="recover", executor=directory.name, why=str(error))
+            _log.error("recovery.failed", action="recover", executor=directory.name, why=said(error))
         finally:
             if fd is not None:
                 os.close(fd)

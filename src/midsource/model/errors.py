@@ -117,3 +117,8 @@ class Bug(MidsourceError):
 def first_line(exc: BaseException) -> str:
     """Name an unexpected failure by its class and first line: what a database says after it quotes rows, and so addresses."""
     return f"{type(exc).__name__}: {(str(exc).splitlines() or [''])[0]}"
+
+
+def said(exc: BaseException) -> str:
+    """Return what is shown of a failure: our own sentence, or of what nobody foresaw its class and first line."""
+    return str(exc) if isinstance(exc, MidsourceError) else first_line(exc)

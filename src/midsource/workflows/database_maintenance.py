@@ -23,7 +23,7 @@ import psycopg
 
 from midsource.engine import admin
 from midsource.engine.work import SLICE_SECONDS, Cancelled, Context, Report
-from midsource.model.errors import MidsourceError
+from midsource.model.errors import MidsourceError, said
 from midsource.model.maintenance import Act, Measures, Outcome, Step
 from midsource.policy import maintenance as policy
 from midsource.policy.checks import spoken
@@ -158,7 +158,7 @@ class _Slice:
         except StatementTimeout:
             self._end(action, step, Outcome.CUT, f"it was cancelled, or not done within {spoken(seconds)}")
         except (MidsourceError, psycopg.Error) as exc:
-            self._end(action, step, Outcome.FAILED, (str(exc).splitlines() or [type(exc).__name__])[0])
+            self._end(action, step, Outcome.FAILED, said(exc))
             if self._session.is_lost:
                 raise
         else:
