@@ -22,6 +22,7 @@ from midsource.security import keys
 from midsource.security.access import token
 from midsource.store import migrate
 from midsource.store.database import Connection, Database, scalar
+from midsource.store.files import write_whole
 
 DEFAULT_PORT = 8025
 """Marketing console; the mid, the sandbox inbox and the sandbox SMTP port follow it."""
@@ -57,9 +58,7 @@ def make_home(home: Path, port: int) -> bool:
     text = TEMPLATE.format(marketing=port, mid=port + 1, inbox=port + 2, smtp=port + 3)
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = path.with_name(f"{FILE_NAME}.new")  # there whole or not at all
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, text)
     except OSError as exc:
         raise Failed(f"{home} cannot be made ({exc.strerror})", "choose another folder with --home") from exc
     return True

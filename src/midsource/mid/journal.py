@@ -32,6 +32,7 @@ from pathlib import Path
 from midsource.mid import replay
 from midsource.mid.records import Applied, Key, Numbered, Outcome, Sealed, Start, Withdrawn, frame
 from midsource.model.errors import Failed
+from midsource.store.files import keep_names
 
 SEGMENT_BYTES = 16 * 2**20
 """About 60 000 messages; small enough to be read in a fraction of a second at recovery."""
@@ -263,13 +264,5 @@ def _claim_directory(root: Path, executor: str, boot_id: str) -> tuple[Path, int
     fd = replay.hold(hidden)
     assert fd is not None
     hidden.rename(final)
-    _sync_folder(root)
+    keep_names(root)
     return final, fd
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

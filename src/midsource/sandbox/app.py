@@ -31,6 +31,7 @@ from midsource.sandbox.judge import Judge
 from midsource.sandbox.personalities import MX_HOSTS
 from midsource.sandbox.server import Sink
 from midsource.sandbox.web import make_app
+from midsource.store.files import write_whole
 
 NAME = "sandbox.midsource.test"
 """What the sink calls itself."""
@@ -141,6 +142,5 @@ def _listener(port: int) -> socket.socket:
 
 def _announce(folder: Path, smtp: int, http: int) -> None:
     """Write ``ports.json`` in one step: a reader sees the old file or the new one, never half of it."""
-    temporary = folder / "ports.json.new"
-    temporary.write_text(json.dumps({"smtp": smtp, "http": http, "pid": os.getpid(), "mx": dict(MX_HOSTS)}, indent=1))
-    temporary.replace(folder / "ports.json")
+    said = {"smtp": smtp, "http": http, "pid": os.getpid(), "mx": dict(MX_HOSTS)}
+    write_whole(folder / "ports.json", json.dumps(said, indent=1))

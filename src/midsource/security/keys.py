@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from midsource.model.errors import Failed, Unhealthy
+from midsource.store.files import keep_names
 
 ACCOUNT_SECRET = "account secret"  # noqa: S105 - the name of a purpose
 """Purpose: what a marketing instance says to a mid."""
@@ -106,5 +107,7 @@ def _write_once(path: Path, text: str) -> None:
             path.hardlink_to(draft)
         except FileExistsError:
             return
+        for folder in (path.parent, path.parent.parent):  # else it would be made anew, and open nothing
+            keep_names(folder)
     finally:
         draft.unlink()

@@ -1,1 +1,1 @@
-"""PostgreSQL: connections, migrations, COPY, leases; one module per aggregate."""
+"""PostgreSQL: connections, migrations, COPY, leases; one module per aggregate. And small files, whole and durable."""

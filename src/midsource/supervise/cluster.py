@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from midsource.model.errors import Failed, MidsourceError, Unhealthy, UserError
+from midsource.store.files import keep_names, write_whole
 from midsource.supervise.binaries import BUILTIN_LOCALE_MAJOR, ENVIRONMENT, Binaries
-from midsource.supervise.places import Place, keep_names, make_folder
+from midsource.supervise.places import Place, make_folder
 from midsource.supervise.spawn import Account, run_as
 
 SUPERUSER = "postgres"
@@ -59,6 +60,8 @@ _SETTING_NAME = re.compile(r"[a-z_][a-z0-9_.]*")
 _COMPLAINT = re.compile(r"FATAL|PANIC|ERROR|error:|could not|No space")
 _SPEAKER = re.compile(r"^.*?(?:FATAL|PANIC|ERROR|LOG|error):\s+")
 _DISK = "no space left on device"
+_READ_BY_SERVER = 0o644
+"""It is another user; the folder around decides who else can."""
 
 
 def initialise(place: Place, binaries: Binaries, superuser_password: str, *, keep: Sequence[int] = ()) -> None:
@@ -128,7 +131,7 @@ def configure(place: Place, socket: Path, settings: Mapping[str, str]) -> Path:
     Raises ``UserError`` on a setting whose name cannot be one.
     """
     rules = place.base / "pg_hba.conf"
-    _replace(rules, "# Made by midsource at each start.\nlocal all all scram-sha-256\n")
+    write_whole(rules, "# Made by midsource at each start.\nlocal all all scram-sha-256\n", mode=_READ_BY_SERVER)
     lines = [
         "# Made by midsource at each start: change ALTER SYSTEM settings instead.",
         f"include_if_exists = {_quote(str(place.data / 'postgresql.conf'))}",
@@ -140,7 +143,7 @@ def configure(place: Place, socket: Path, settings: Mapping[str, str]) -> Path:
             raise UserError(f"{name!r} is not a PostgreSQL setting on one line", "correct the settings")
         lines.append(f"{name} = {_quote(value)}")
     file = place.base / "midsource.conf"
-    _replace(file, "\n".join(lines) + "\n")
+    write_whole(file, "\n".join(lines) + "\n", mode=_READ_BY_SERVER)
     return file
 
 
@@ -246,13 +249,6 @@ def complaint(lines: Sequence[str], place: Place) -> MidsourceError:
 
 def _quote(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _replace(file: Path, text: str) -> None:
-    part = file.with_name(file.name + ".new")
-    part.write_text(text, encoding="utf-8")
-    part.chmod(0o644)  # the server reads it as another user; the folder around it decides who else can
-    part.replace(file)
 
 
 def _write_private(file: Path, text: str, account: Account | None) -> None:

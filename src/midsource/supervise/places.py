@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from midsource.model.errors import NotFound, Unhealthy
+from midsource.store.files import write_whole
 from midsource.supervise.spawn import Account, can_enter
 
 ACCOUNTS = ("midsource", "postgres", "_postgres", "pgsql", "nobody")
@@ -116,15 +117,6 @@ def make_folder(path: Path, mode: int, account: Account | None = None) -> None:
         os.chown(path, account.uid, account.gid)
 
 
-def keep_names(folder: Path) -> None:
-    """Make the names in ``folder`` durable: a rename is lost in a power cut until its folder is synced."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def private_folder(path: Path, account: Account | None) -> Path:
     """Make ``path`` 0700 for the account, or check that it is so. Raises ``Unhealthy`` on one somebody else planted."""
     make_folder(path, 0o700, account)
@@ -200,10 +192,7 @@ def _base_for(files: HomeFiles, account: Account, system_folder: Path) -> Path:
             f"user {account.name}, as whom PostgreSQL runs, reaches neither {files.home} nor {base}",
             f"let that user pass through {system_folder} and its parents, or use a home elsewhere",
         )
-    part = files.location.with_name("postgres.location.new")
-    part.write_text(f"{base}\n", encoding="utf-8")
-    part.replace(files.location)
-    keep_names(files.home)
+    write_whole(files.location, f"{base}\n", is_lasting=True)
     return base
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from midsource.model.clock import Clock
 from midsource.model.errors import Conflict, Failed, MidsourceError, NotFound, UserError
 from midsource.net.clock import SystemClock
+from midsource.store.files import write_whole
 from midsource.supervise import control
 from midsource.supervise.children import STOP_SECONDS, Child, ProcessSpec
 from midsource.supervise.locks import held
@@ -80,7 +81,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGCHLD, self._on_child)
         path = control.socket_path(self._home, self._runtime_folder)
         server = await asyncio.start_unix_server(self._answer, sock=control.listen(path), limit=control.LINE_BYTES)
-        control.address_file(self._home).write_text(f"{path}\n", encoding="utf-8")
+        write_whole(control.address_file(self._home), f"{path}\n")
         try:
             async with asyncio.TaskGroup() as group:
                 for child in self._children.values():
@@ -239,10 +240,8 @@ class Supervisor:
         names = {child.spec.name for child in children}
         stopped = before - names if wanted else before | names
         file = self._stopped_file
-        part = file.with_name(file.name + ".new")
         try:
-            part.write_text(json.dumps({"stopped": sorted(stopped)}), encoding="utf-8")
-            part.replace(file)
+            write_whole(file, json.dumps({"stopped": sorted(stopped)}))
         except OSError as error:
             raise Failed(f"{file} could not be written ({error.strerror})", "free some space and try again") from error
         for child in children:

@@ -7,7 +7,6 @@ sent to the server as SCRAM verifiers only, so none can turn up in a log.
 
 from __future__ import annotations
 
-import os
 import secrets
 from urllib.parse import quote, urlencode
 
@@ -15,8 +14,9 @@ import psycopg
 from psycopg import sql
 
 from midsource.model.errors import Unhealthy
+from midsource.store.files import write_whole
 from midsource.supervise.cluster import SUPERUSER
-from midsource.supervise.places import HomeFiles, keep_names
+from midsource.supervise.places import HomeFiles
 
 OWNER = "midsource"
 PORT = 5432  # only a part of the socket's file name: nothing listens on the network
@@ -40,15 +40,7 @@ def password(files: HomeFiles, role: str, *, has_data: bool) -> str:
     if has_data:
         raise Unhealthy(f"the database exists but its password in {file} is gone", "restore keys/ from the backup")
     made = secrets.token_urlsafe(PASSWORD_BYTES)
-    part = file.with_name(file.name + ".new")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(made + "\n")
-        stream.flush()
-        os.fsync(descriptor)
-    part.replace(file)
-    keep_names(file.parent)  # data without its password would be locked for good
+    write_whole(file, made + "\n", mode=0o600, is_lasting=True)  # data without its password would be locked for good
     return made
 
 

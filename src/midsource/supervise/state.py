@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from midsource.model.errors import Failed, MidsourceError, Unhealthy
+from midsource.store.files import write_whole
 from midsource.supervise.places import HomeFiles
 
 
@@ -45,12 +46,9 @@ class State:
     def write(self, files: HomeFiles) -> None:
         """Replace the state file; on a full disk overwrite it in place, which takes no new space."""
         text = json.dumps(asdict(self))
-        part = files.state.with_name(files.state.name + ".new")
         try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(files.state)
+            write_whole(files.state, text)
         except OSError:
-            part.unlink(missing_ok=True)
             with contextlib.suppress(OSError), files.state.open("r+", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.truncate()
