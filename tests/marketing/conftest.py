@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.marketing.preparation_scene import Work
 
 from midsource.marketing import brands
 from midsource.store import migrate
@@ -60,3 +61,9 @@ def ready_db(marketing_db: Database) -> Database:
             "insert into external_account (name, label, url, key_id, secret) values ('mid1', 'Mid 1', 'http://m', 'k', 's')"
         )
     return marketing_db
+
+
+@pytest.fixture
+def work(ready_db: Database, clock: ManualClock, tmp_path: Path) -> Work:
+    """Give a database with a brand, a template and an account, and nobody in it yet."""
+    return Work(ready_db, clock, tmp_path)

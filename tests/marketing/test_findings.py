@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.marketing.test_preparation import Work
+from tests.marketing.preparation_scene import Work
 
 from midsource.engine.work import Context
 from midsource.marketing import fields, preparation

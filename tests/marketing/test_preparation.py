@@ -1,130 +1,26 @@
-"""Preparation on a real database: who is targeted, what is stored, and that a cut anywhere changes nothing."""
+"""Preparation on a real database: who is targeted, who is excluded, and what is stored."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
+from tests.marketing.preparation_scene import PEOPLE, Work
 
-from midsource.engine.work import Cancelled, Context, Report
-from midsource.marketing import deliveries, explain, importing, options, parts, preparation
+from midsource.marketing import explain, options, parts
 from midsource.marketing.phases import MAX_STATEMENTS, StatementTimes, add_phase
-from midsource.marketing.preparation import PreparationFailed, prepare
-from midsource.marketing.sample import SampleFacts, write_sample, write_sample_delivery
-from midsource.model.delivery import DeliveryEvent, DeliveryState
-from midsource.model.errors import Conflict
+from midsource.model.delivery import DeliveryState
 from midsource.model.message import Reason
 from midsource.policy.exclusion import Fact, reason_for
-from midsource.store.database import Database
 from midsource.testing.clock import ManualClock
 from midsource.wire import rows as wire
 
-PEOPLE = 600
 OFTEN = {"phase": "personalisation", "started_at": "2026-02-20T02:00:00Z", "seconds": 1.0, "rows": 90_000}
 """As it was with the deliveries before."""
-
-
-class Work:
-    """A database with sample people, and one delivery to prepare."""
-
-    def __init__(self, database: Database, clock: ManualClock, folder: Path) -> None:
-        self.database = database
-        self.clock = clock
-        self.folder = folder
-        self.said: list[str] = []
-
-    def bring(self, content: str) -> None:
-        path = self.folder / "people.csv"
-        path.write_text(content, encoding="utf-8")
-        importing.import_recipients(self.database, path, home=self.folder, clock=self.clock, create_fields=True)
-
-    def bring_sample(self, people: int = PEOPLE) -> SampleFacts:
-        facts = write_sample(self.folder / "people.csv", people, seed=11)
-        importing.import_recipients(
-            self.database,
-            self.folder / "people.csv",
-            home=self.folder,
-            clock=self.clock,
-            list_name="all",
-            create_fields=True,
-        )
-        return facts
-
-    def create(self, document: str) -> int:
-        path = self.folder / "d.toml"
-        path.write_text(document, encoding="utf-8")
-        with self.database.transaction() as conn:
-            return deliveries.create_from_toml(conn, path, self.clock)
-
-    def create_text(self, text: str, more: str = "") -> int:
-        (self.folder / "body.txt").write_text(f"{text}\n{{{{ links.unsubscribe }}}}", encoding="utf-8")
-        return self.create(f'label = "A"\nsubject = "News"\ntext = "body.txt"\n{more}')
-
-    def create_sample(self) -> int:
-        path = write_sample_delivery(self.folder / "sample", account="mid1", list_name="all")
-        with self.database.transaction() as conn:
-            return deliveries.create_from_toml(conn, path, self.clock)
-
-    def context(self, delivery_id: int, at_each_step: Callable[[], None] = lambda: None) -> Context:
-        def say(_level: str, line: str) -> None:
-            self.said.append(line)
-            at_each_step()
-
-        return Context(
-            self.database, self.clock, self.folder, "marketing", delivery_id,
-            say=say, beat=at_each_step, progress=lambda _values: at_each_step(),
-        )  # fmt: skip
-
-    def prepare(self, delivery_id: int, at_each_step: Callable[[], None] = lambda: None) -> Report:
-        """Run slices until the job says it is finished."""
-        context = self.context(delivery_id, at_each_step)
-        while (report := prepare(context)).more_after_seconds is not None:
-            pass
-        return report
-
-    def get(self, delivery_id: int) -> deliveries.Delivery:
-        with self.database.connection() as conn:
-            return deliveries.get(conn, delivery_id)
-
-    def rows(self, statement: Any, *params: Any) -> list[tuple[Any, ...]]:
-        with self.database.connection() as conn:
-            return conn.execute(statement, params).fetchall()
-
-    def result(self, delivery_id: int) -> list[Any]:
-        """Return everything a preparation wrote, but for times."""
-        columns = "part, position, first_id, last_id, rows, content_hash, row_hash, state, attempts"
-        delivery = self.get(delivery_id)
-        return [
-            (
-                delivery.state,
-                delivery.targeted,
-                delivery.excluded,
-                delivery.to_deliver,
-                delivery.findings,
-                delivery.error,
-            ),
-            [(phase["phase"], phase["rows"]) for phase in delivery.phases],
-            self.rows(f"select {columns} from upload_part where delivery_id = %s order by position", delivery_id),
-            self.rows(
-                "select id, recipient_id, email, domain, state, reason from broad_log where delivery_id = %s order by id",
-                delivery_id,
-            ),
-            self.rows(
-                "select domain, state, reason, n from broad_log_total where delivery_id = %s order by 1, 2, 3",
-                delivery_id,
-            ),
-        ]
-
-
-@pytest.fixture
-def work(ready_db: Database, clock: ManualClock, tmp_path: Path) -> Work:
-    return Work(ready_db, clock, tmp_path)
 
 
 def test_everybody_has_one_row_and_everybody_not_excluded_one_message(work: Work) -> None:
@@ -242,202 +138,6 @@ def test_target_is_list_and_condition(work: Work) -> None:
         "select count(*) from recipient where language = 'fr' and fields->>'vip' is distinct from 'true'"
     )
     assert work.get(number).targeted == chosen[0][0] > 0
-
-
-def small(monkeypatch: pytest.MonkeyPatch, work: Work) -> None:
-    """Make pages and parts small, so that a few hundred people take many steps."""
-    monkeypatch.setattr(parts, "PAGE_ROWS", 130)
-    monkeypatch.setattr(preparation, "PARTS_AT_ONCE", 2)
-    with work.database.transaction() as conn:
-        options.set_value(conn, "NmsBroadcast_MidAnalyzeBatchSize", "50", by="Alice", now=work.clock.now())
-
-
-def test_cut_at_any_step_and_run_again_gives_the_same(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut at the first step, run again to the end; at the second, and so on, until the job is not cut any more."""
-    small(monkeypatch, work)
-    work.bring_sample()
-    reference = work.create_sample()
-    work.prepare(reference)
-    expected = work.result(reference)
-    cuts = 0
-    for step in range(1, 100):
-        number = work.create_sample()
-        left = step
-
-        def cut() -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                raise Cancelled("the worker is stopping")
-
-        try:
-            work.prepare(number, cut)
-        except Cancelled:
-            cuts += 1
-        report = work.prepare(number)
-        assert report.then == ("handover",)
-        assert work.result(number) == expected, f"cut at step {step}"
-        if left > 0:
-            break
-    assert cuts >= 10
-
-
-def test_slices_end_by_themselves_and_go_on_where_they_were(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch, work)
-    work.bring_sample()
-    reference = work.create_sample()
-    work.prepare(reference)
-    number = work.create_sample()
-    context = work.context(number, lambda: work.clock.advance(timedelta(seconds=30)))
-    slices = 0
-    while prepare(context).more_after_seconds is not None:
-        slices += 1
-    assert slices >= 4
-    assert work.result(number) == work.result(reference)
-
-
-def test_unknown_name_fails_with_its_line_and_nothing_is_targeted(work: Work) -> None:
-    work.bring_sample(50)
-    number = work.create_text("Hello\n{% if recipient.vip %}{{ recipient.frist_name }}{% endif %}")
-    with pytest.raises(
-        PreparationFailed, match=r"text line 2: 'recipient.frist_name' is unknown \(did you mean first_name\?\)"
-    ):
-        work.prepare(number)
-    made = work.get(number)
-    assert (made.state, made.targeted) == (DeliveryState.PREPARATION_FAILED, None)
-    assert made.findings[0]["check"] == "template"
-    assert "frist_name" in made.error
-    with pytest.raises(PreparationFailed):  # asking the job again does not hide it
-        work.prepare(number)
-
-
-def test_template_that_fails_for_one_shape_of_data_only_is_found(work: Work) -> None:
-    work.bring("email,points\n" + "".join(f"p{n}@x.example,{n % 7 or ''}\n" for n in range(40)))
-    number = work.create_text("Hello\n\n{{ 100 / recipient.points }}")
-    with pytest.raises(PreparationFailed, match="text line 3"):
-        work.prepare(number)
-    assert work.get(number).state == DeliveryState.PREPARATION_FAILED
-    assert work.get(number).to_deliver == 40
-
-
-def test_empty_value_is_no_fault(work: Work) -> None:
-    work.bring("email,first_name\na@x.example,\nb@x.example,Bob\n")
-    number = work.create_text("Hello {{ recipient.first_name }}")
-    work.prepare(number)
-    assert work.get(number).state == DeliveryState.MESSAGE_FINALISED
-
-
-def test_line_break_on_its_way_into_a_header_concerns_one_person(work: Work) -> None:
-    work.bring('email,nick\na@x.example,"Eve\r\nBcc: all@x.example"\nb@x.example,Bob\n')
-    (work.folder / "body.txt").write_text("{{ links.unsubscribe }}", encoding="utf-8")
-    number = work.create('label = "A"\nsubject = "News for {{ recipient.nick }}"\ntext = "body.txt"\n')
-    work.prepare(number)
-    made = work.get(number)
-    assert (made.state, made.to_deliver) == (DeliveryState.MESSAGE_FINALISED, 2)
-    warnings = [f["sentence"] for f in made.findings if f["severity"] == "warning" and f["check"] == "render"]
-    assert warnings == ["subject: a control character (U+000D) cannot be in a header (message 1)."]
-
-
-def test_missing_opt_out_foreign_sender_and_late_date_are_said_together(work: Work) -> None:
-    work.bring("email\na@x.example\n")
-    (work.folder / "body.txt").write_text("Hello", encoding="utf-8")
-    number = work.create(
-        'label = "A"\nsubject = ""\ntext = "body.txt"\ncontact_at = 2026-02-01T00:00:00Z\n[sender]\naddress = "a@other.example"\n'
-    )
-    with pytest.raises(PreparationFailed):
-        work.prepare(number)
-    errors = {f["check"] for f in work.get(number).findings if f["severity"] == "error"}
-    assert errors == {"opt-out", "subject", "sender", "contact-date"}
-
-
-def test_nobody_left_is_a_failure_with_the_reasons(work: Work) -> None:
-    work.bring("external_id,email,opted_out\n1,,no\n2,b@x.example,yes\n")
-    number = work.create_text("Hello")
-    with pytest.raises(PreparationFailed, match="All 2 targeted people are excluded"):
-        work.prepare(number)
-    made = work.get(number)
-    assert (made.state, made.targeted, made.excluded, made.to_deliver) == (37, 2, 2, 0)
-
-
-def test_refusal_after_targeting_survives_a_cut(work: Work) -> None:
-    """The rows of the log and the verdict on them are one transaction: a cut right after it finds the verdict."""
-    work.bring("external_id,email\n1,\n")
-    number = work.create_text("Hello")
-
-    def cut_once_said() -> None:
-        if work.said:
-            raise Cancelled("the worker is stopping")
-
-    with pytest.raises(Cancelled):
-        work.prepare(number, cut_once_said)
-    with pytest.raises(PreparationFailed, match="nobody is left to deliver to"):
-        work.prepare(number)
-
-
-def test_header_of_ours_is_refused_before_anybody_is_targeted(work: Work) -> None:
-    work.bring("email\na@x.example\n")
-    number = work.create_text("Hello", '[headers]\nSubject = "twice"\n')
-    with pytest.raises(PreparationFailed, match="header Subject"):
-        work.prepare(number)
-    assert (work.get(number).state, work.get(number).targeted) == (DeliveryState.PREPARATION_FAILED, None)
-
-
-def test_corrected_delivery_is_prepared_again_and_replaces_everything(work: Work) -> None:
-    work.bring_sample(100)
-    number = work.create_text("{{ recipient.nothing }}")
-    with pytest.raises(PreparationFailed):
-        work.prepare(number)
-    with work.database.transaction() as conn:
-        conn.execute("update delivery set text = replace(text, 'nothing', 'city') where id = %s", (number,))
-        deliveries.start_preparation(conn, number)
-    work.prepare(number)
-    work.bring("email\nnew@x.example\n")
-    with work.database.transaction() as conn:
-        deliveries.start_preparation(conn, number)
-    assert work.rows("select count(*) from broad_log where delivery_id = %s", number) == [(0,)]
-    work.prepare(number)
-    made = work.get(number)
-    assert (made.state, made.targeted, made.error) == (DeliveryState.MESSAGE_FINALISED, 101, "")
-    assert work.rows("select sum(rows)::int from upload_part where delivery_id = %s", number) == [(made.to_deliver,)]
-
-
-def test_what_the_mid_has_taken_cannot_be_prepared_again(work: Work) -> None:
-    work.bring_sample(100)
-    number = work.create_sample()
-    work.prepare(number)
-    with work.database.transaction() as conn:
-        conn.execute("update upload_part set state = 'acknowledged' where delivery_id = %s", (number,))
-    with work.database.transaction() as conn, pytest.raises(Conflict, match="the mid already holds 1 parts"):
-        deliveries.start_preparation(conn, number)
-
-
-def test_order_given_meanwhile_fences_the_slice(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch, work)
-    work.bring_sample()
-    number = work.create_sample()
-    steps = 0
-
-    def stop_at_fifth_step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == 5:
-            with work.database.transaction() as conn:
-                deliveries.transition(conn, number, DeliveryEvent.STOP)
-
-    with pytest.raises(Conflict, match="was changed while it was prepared"):
-        work.prepare(number, stop_at_fifth_step)
-    assert work.get(number).state == DeliveryState.STOPPED
-    assert work.prepare(number).note == "nothing to prepare: the delivery is stopped"
-
-
-def test_person_gone_between_target_and_parts_is_noticed(work: Work) -> None:
-    work.bring_sample(100)
-    number = work.create_sample()
-    assert prepare(work.context(number)).note == "target ready"
-    with work.database.transaction() as conn:
-        conn.execute("delete from recipient where id = (select max(recipient_id) from broad_log where state = 6)")
-    with pytest.raises(PreparationFailed, match=r"1 of \d+ people were erased while the delivery was prepared"):
-        work.prepare(number)
 
 
 def test_parts_are_cut_by_bytes_too(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
