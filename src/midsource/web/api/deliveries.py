@@ -25,7 +25,7 @@ from midsource.model.delivery import DeliveryState
 from midsource.model.message import MessageState
 from midsource.security import audit
 from midsource.security.roles import Permission
-from midsource.web.api import shapes
+from midsource.web.api import delivery_shapes as shapes
 from midsource.web.api.idempotency import once
 from midsource.web.api.operations import After, Api, Before, Caller, Limit, Number, needs, refusals
 
