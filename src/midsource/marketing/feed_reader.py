@@ -16,33 +16,29 @@ from typing import Literal, cast
 
 from midsource.engine.work import Context
 from midsource.marketing import accounts, gaps, link_journal, losses, pages, pointers, samples
+from midsource.marketing.activity import activity_of, slow_period
 from midsource.marketing.link_journal import Call, Method
 from midsource.marketing.pointers import Lane, Lanes, MovedByHand
 from midsource.marketing.read_ahead import ReadAhead
-from midsource.model.delivery import DeliveryState
 from midsource.model.errors import Failed
 from midsource.policy.parts import pause_seconds
 from midsource.policy.position import show
-from midsource.store.database import Connection, StatementTimeout, scalar
+from midsource.store.database import Connection, StatementTimeout
 from midsource.wire.client import MAX_SKEW_SECONDS, DeliveryPage, LogPage, MidClient
 from midsource.wire.failures import LinkFailure
 from midsource.wire.schema import DeliveryRow, FeedHead, GoneBefore, LogRow, Rewound
 
 Stream = Literal["deliveries", "logs"]
-Activity = Literal["busy", "retrying", "idle"]
 RECENT_EVERY_SECONDS = 10.0
 """How often backlog work makes way for what is new: today's results are never later than this plus one page."""
 GATHER_SECONDS = 1.0
 """While a delivery runs, pages begin at least this far apart: a page of a second's results costs what one result costs."""
-SLOW_PERIOD_SECONDS = 30.0
-"""Deliveries that only wait for their retries are looked at this often, or each retry period where that is shorter."""
 HALVINGS = 6
 """Failed pages in a row within a slice before the account pauses: 5 000 rows are 78 by then."""
 REWINDS = 2
 """A mid that says *rewound* more often than this in one slice contradicts itself."""
 
 METHODS = {"deliveries": Method.DELIVERIES, "logs": Method.LOGS}
-BUSY = (DeliveryState.START_PENDING, DeliveryState.IN_PROGRESS, DeliveryState.PAUSE_REQUESTED, DeliveryState.PAUSING)
 
 
 @dataclass(slots=True)
@@ -61,19 +57,6 @@ class Tally:
     """Classes of the failures."""
     trying: int = 0
     """Accounts that failed and are tried again in this run."""
-
-
-def activity_of(context: Context, account: str) -> Activity:
-    """Say whether results are to be expected now: a running delivery, one that waits for retries, or nothing."""
-    with context.database.connection() as conn:
-        states = scalar(
-            conn,
-            "select array_agg(distinct state) from delivery where account = %s and state not in (85, 87, 95)",
-            (account,),
-        )
-    if any(state in states for state in BUSY) if states else False:
-        return "busy"
-    return "retrying" if DeliveryState.RETRY in (states or ()) else "idle"
 
 
 class FeedReader:
@@ -158,16 +141,7 @@ class FeedReader:
                 "info", f"{backlog.option} at {backlog.shown}: {self._behind} batches to go, {self._eta()}"
             )
         elif activity != "idle":
-            self._tally.pauses.append(0.0 if activity == "busy" else self._slow_period())
-
-    def _slow_period(self) -> float:
-        with self._context.database.connection() as conn:
-            shortest = scalar(
-                conn,
-                "select min(retry_period_seconds) from delivery where account = %s and state = %s",
-                (self._account, DeliveryState.RETRY),
-            )
-        return min(SLOW_PERIOD_SECONDS, shortest or SLOW_PERIOD_SECONDS)
+            self._tally.pauses.append(0.0 if activity == "busy" else slow_period(self._context, self._account))
 
     def _eta(self) -> str:
         seconds = self._context.clock.boot_seconds() - self._started

@@ -22,8 +22,9 @@ from datetime import datetime
 from midsource.engine import circuit
 from midsource.engine.work import Cancelled, Context, Report, run_began
 from midsource.marketing import accounts, failed_tries, link_journal
+from midsource.marketing.activity import activity_of
 from midsource.marketing.failed_tries import FailedTry, Step
-from midsource.marketing.feed_reader import METHODS, FeedReader, Stream, Tally, activity_of
+from midsource.marketing.feed_reader import METHODS, FeedReader, Stream, Tally
 from midsource.marketing.link_journal import Call
 from midsource.model.errors import Bug, MidsourceError, RemoteUnavailable, first_line
 from midsource.policy.parts import MAX_SECONDS, pause_seconds
