@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from midsource.cli import reference
+from midsource.cli import reference, reference_commands
 from midsource.config import load
 from midsource.marketing.delivery_file import DeliveryFile, Recurrence, Retry, Sender, Target, Wave, read_delivery_file
 from midsource.marketing.link_journal import Method
@@ -84,7 +84,7 @@ def test_every_command_is_in_the_operator_guide() -> None:
     guide = GUIDE.read_text(encoding="utf-8")
     missing = [
         words
-        for words, command in reference.commands()
+        for words, command in reference_commands.commands()
         if not getattr(command, "commands", None) and f"midsource {words}" not in guide
     ]
     assert missing == []

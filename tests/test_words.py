@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from midsource.cli import reference
+from midsource.cli import reference_commands
 from midsource.model.delivery import DeliveryState
 from midsource.model.options import MARKETING_OPTIONS, MID_OPTIONS
 from midsource.web.console.catalogue import LANGUAGES, texts
@@ -63,7 +63,7 @@ def test_a_term_is_the_one_the_console_uses(term: str) -> None:
 
 
 def test_what_the_table_sends_people_to_exists() -> None:
-    commands = {words for words, _ in reference.commands()}
+    commands = {words for words, _ in reference_commands.commands()}
     named = re.findall(r"`midsource ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", USED_TO)
     assert len(named) > 20
     missing = [words for words in named if words not in commands and words.split()[0] not in commands]

@@ -16,20 +16,19 @@ import pkgutil
 import re
 import sys
 import tokenize
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum, IntEnum
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
-
-import typer
+from typing import get_args, get_type_hints
 
 import midsource
-from midsource.cli import main as command_line
+from midsource.cli.reference_commands import cli_page
+from midsource.cli.reference_page import HEAD, page, table
+from midsource.cli.reference_states import states_page
 from midsource.config import EgressConfig, InstanceConfig, PostgresConfig, SandboxConfig
 from midsource.doctor.checks import CHECKS
 from midsource.doctor.look import UNREACHABLE
 from midsource.doctor.treatments import TREATMENTS
-from midsource.model import delivery, message, schedule, workflow
+from midsource.model import schedule
 from midsource.model.errors import MidsourceError
 from midsource.model.finding import CLEAN_LOOKS, FAILED
 from midsource.model.metrics import METRICS
@@ -39,11 +38,6 @@ from midsource.web.console.catalogue import LANGUAGES
 from midsource.web.option_tables import table_of
 from midsource.workflows import WORKFLOWS
 
-HEAD = "<!-- Written by `make docs` from the code. Change the code, not this file. -->\n\n"
-EXIT_CODES = (
-    "`midsource COMMAND --help` says the same. Exit codes: 0 fine, 1 the thing failed, 2 wrong use, 3 something is "
-    "unhealthy, 130 interrupted.\n"
-)
 FILE_RULES = (
     "The file stands in the home folder. An environment variable wins over the file. Unknown keys are refused, and all "
     "problems are reported at once: `midsource config check`. `midsource config show --origin` says where each value "
@@ -82,76 +76,6 @@ WORKFLOW_RULES = (
 )
 LEFT_OUT = ("midsource.testing", "midsource.store.migrations", "midsource.__main__")
 """Modules that hold no error of the product, or that run when they are imported."""
-
-
-def cli_page() -> str:
-    """Return every command with its arguments and options."""
-    top = typer.main.get_command(command_line.app)
-    parts = [
-        "# Commands\n",
-        EXIT_CODES,
-        "## Options of every command\n",
-        "They may stand anywhere before `--`.\n",
-        _parameters(top.params),
-    ]
-    for words, command in commands():
-        if getattr(command, "commands", None) is None:
-            parts += [f"## midsource {words}\n", _command(words, command)]
-    return _page(parts)
-
-
-def commands() -> Iterator[tuple[str, Any]]:
-    """Yield (words, command) for every group and command an operator may call, in the order of the help."""
-    for name, (module, _) in command_line.GROUPS.items():
-        if name not in command_line.HIDDEN:
-            found: Any = typer.main.get_command(importlib.import_module(f"midsource.cli.{module}").app)
-            yield from _below(name, getattr(found, "commands", {}).get(name, found))
-
-
-def _below(words: str, command: Any) -> Iterator[tuple[str, Any]]:
-    yield words, command
-    for name, child in (getattr(command, "commands", None) or {}).items():
-        yield from _below(f"{words} {name}", child)
-
-
-def _command(words: str, command: Any) -> str:
-    arguments = [_placeholder(p) for p in command.params if p.param_type_name == "argument"]
-    has_options = any(p.param_type_name == "option" for p in command.params)
-    usage = " ".join(["midsource", words, *(["[OPTIONS]"] if has_options else []), *arguments])
-    help_text = " ".join((command.help or "").split("\f", maxsplit=1)[0].split())
-    return "\n".join([help_text, "", f"    {usage}", "", _parameters(command.params)])
-
-
-def _parameters(params: list[Any]) -> str:
-    rows = [(f"`{_spelling(p)}`", _meaning(p)) for p in params if not getattr(p, "hidden", False) and p.name != "help"]
-    return table(("argument or option", "meaning"), rows) if rows else ""
-
-
-def _spelling(param: Any) -> str:
-    if param.param_type_name == "argument":
-        return _placeholder(param)
-    names = ", ".join([*param.opts, *param.secondary_opts])
-    return names if param.is_flag else f"{names} {param.metavar or param.name.upper()}"
-
-
-def _placeholder(param: Any) -> str:
-    name = param.metavar or param.name.upper()
-    name = f"{name}…" if param.nargs != 1 else name
-    return name if param.required else f"[{name}]"
-
-
-def _meaning(param: Any) -> str:
-    words = [" ".join((param.help or "").split())]
-    least, most = getattr(param, "min", None), getattr(param, "max", None)
-    if least is not None and most is not None:
-        words.append(f"From {least} to {most}.")
-    elif least is not None:
-        words.append(f"At least {least}.")
-    if param.required:
-        words.append("Required.")
-    elif param.default not in (None, "", False, 0):
-        words.append(f"Default: {param.default}.")
-    return " ".join(word for word in words if word)
 
 
 def options_page() -> str:
@@ -193,7 +117,7 @@ def config_page() -> str:
         ]
         parts += [f"## `{title}`\n", " ".join((kind.__doc__ or "").split()) + "\n"]
         parts.append(table(("key", "environment", "meaning"), rows))
-    return _page(parts)
+    return page(parts)
 
 
 def _values(kind: type, key: str) -> str:
@@ -230,7 +154,7 @@ def errors_page() -> str:
         for kind in error_classes()
     ]
     spoken = [(f"[{code}](../errors/{code}.md)", said) for code, said in SPOKEN.items()]
-    return _page([
+    return page([
         "# Errors\n",
         ERROR_RULES,
         table(("code", "name", "exit", "HTTP", "meaning"), rows),
@@ -259,77 +183,13 @@ def first_sentences(kind: type) -> str:
     return " ".join((kind.__doc__ or "").split()).replace("``", "`")
 
 
-def states_page() -> str:
-    """Return states and transitions of deliveries, messages and technical workflows, with a picture of each."""
-    parts = [
-        "# States\n",
-        "Numbers are the field's. *Failed* of a technical workflow is a flag beside its state.\n",
-        _machine("Delivery", delivery.DeliveryState, delivery.TRANSITIONS),
-        _machine("Message", message.MessageState, message.TRANSITIONS),
-        _machine("Technical workflow", workflow.WorkflowState, workflow.TRANSITIONS),
-        "## Reasons of a message\n",
-        "One list for exclusions and failures.\n",
-        table(("number", "reason"), [(str(int(r)), r.label) for r in message.Reason if r.label]),
-    ]
-    return _page(parts)
-
-
-def _machine(title: str, states: Any, transitions: Mapping[Any, Mapping[Any, Any]]) -> str:
-    picture = ["```mermaid", "stateDiagram-v2"]
-    picture += [f'    state "{_label(s)} ({int(s)})" as {s.name}' for s in states]
-    for state in states:
-        arrows: dict[Any, list[str]] = {}
-        for event, target in transitions[state].items():
-            arrows.setdefault(target, []).append(_event(event))
-        picture += [f"    {state.name} --> {target.name}: {', '.join(on)}" for target, on in arrows.items()]
-        picture += [] if transitions[state] else [f"    {state.name} --> [*]"]
-    picture.append("```")
-    rows = [[str(int(state)), _label(state), _moves(transitions[state]), _said(states, state)] for state in states]
-    columns = ["number", "state", "moves by", "meaning"]
-    if not any(row[3] for row in rows):
-        columns, rows = columns[:3], [row[:3] for row in rows]
-    return "\n".join([f"## {title}\n", *picture, "", table(columns, rows)])
-
-
-def _moves(moves: Mapping[Any, Any]) -> str:
-    return "; ".join(f"{_event(event)} → {_label(target)}" for event, target in moves.items()) or "nothing: final"
-
-
-def _label(state: IntEnum) -> str:
-    return str(getattr(state, "label", state.name))
-
-
-def _event(event: Enum) -> str:
-    return str(event.value).replace("_", " ")
-
-
-def _said(states: type, state: IntEnum) -> str:
-    """Return the comment beside a state in its enumeration."""
-    for line in inspect.getsource(states).splitlines():
-        name, _, rest = line.strip().partition(" = ")
-        if name == state.name:
-            return rest.partition("# ")[2]
-    return ""
-
-
-def _page(parts: list[str]) -> str:
-    return re.sub(r"\n{3,}", "\n\n", HEAD + "\n".join(parts)).rstrip("\n") + "\n"
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; a bar inside a cell is escaped."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 def metrics_page() -> str:
     """Return every figure of ``/metrics``."""
     rows = [
         (f"`{m.name}`", m.kind, ", ".join(f"`{label}`" for label in m.labels), m.unit, str(m.where), m.meaning)
         for m in METRICS
     ]
-    return _page([
+    return page([
         "# Metrics\n",
         METRIC_RULES,
         table(("name", "type", "labels", "unit", "instances", "meaning"), rows),
@@ -351,7 +211,7 @@ def checks_page() -> str:
         )
         for check in CHECKS
     ]
-    return _page([
+    return page([
         "# Checks of the doctor\n",
         CHECK_RULES.format(looks=CLEAN_LOOKS),
         table(("check", "instances", "severity", "answers", "looks", "what it looks at", "remedy", "the doctor can"), rows),
@@ -373,7 +233,7 @@ def workflows_page() -> str:
         for one in TECHNICAL.values()
     ]
     forms = re.findall(r"^    (.+?)(?:   +.*)?$", schedule.__doc__ or "", re.MULTILINE)
-    return _page([
+    return page([
         "# Technical workflows\n",
         WORKFLOW_RULES,
         table(("internal name", *LANGUAGES.values(), "where", "default schedule", "does"), rows),
@@ -409,8 +269,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
 def main(folder: Path) -> None:
     """Write every page into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, page in PAGES.items():
-        (folder / name).write_text(page(), encoding="utf-8")
+    for name, made in PAGES.items():
+        (folder / name).write_text(made(), encoding="utf-8")
 
 
 if __name__ == "__main__":
