@@ -361,6 +361,9 @@ def test_a_relay_gets_a_plain_mail_in_the_supervisors_language(
         Draft("ops", Channel.WEBHOOK, "https://a.example/", digest="07:00"),
         Draft("ops", Channel.WEBHOOK, "https://a.example/", quiet="22:00-07:00", digest="25:00"),
         Draft("ops", Channel.WEBHOOK, "https://a.example/", zone="Mars/Base"),
+        Draft("ops", Channel.WEBHOOK, "https://a.example/", zone="Europe"),
+        Draft("ops", Channel.SYSLOG, "udp://a.example:514#\0"),
+        Draft("ops", Channel.SMTP, "smtp://a.example/?to=a@b.example#\0"),
         Draft("ops", Channel.WEBHOOK, "https://a.example/", language="de"),
     ],
 )

@@ -15,12 +15,12 @@ from datetime import datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import parse_qsl
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from midsource.model.address import AddressProblem, EmailAddress
 from midsource.model.errors import Conflict, NotFound, UserError
 from midsource.model.finding import Severity
 from midsource.model.host import HostProblem, split_url
+from midsource.model.schedule import parse_zone
 from midsource.net import egress
 from midsource.policy.telling import Quiet
 from midsource.security import keys
@@ -208,7 +208,8 @@ def server(channel: Channel, address: str) -> Server:
     query = dict(parse_qsl(parts.query))
     recipient, sender = (query.pop("to", ""), query.pop("from", "")) if channel is Channel.SMTP else ("", "")
     port = parts.port if parts.port is not None else DEFAULT_PORT.get(parts.scheme, 0)
-    fine = parts.scheme in schemes and port and not parts.username and parts.path in ("", "/") and not query
+    beyond = parts.username or parts.path not in ("", "/") or query or parts.fragment
+    fine = parts.scheme in schemes and port and not beyond
     if not fine or (channel is Channel.SMTP and not recipient):
         raise UserError(f"{address[:200]!r} is no {what}", f"write it like {form}")
     return Server(parts.scheme, parts.hostname or "", port, _mailbox(sender), _mailbox(recipient))
@@ -242,10 +243,7 @@ def _checked(draft: Draft) -> str:
         raise UserError("a digest is of quiet hours, and there are none", "give --quiet 22:00-07:00 as well")
     if draft.language not in LANGUAGES:
         raise UserError(f"{draft.language!r} is no language of ours", f"choose {', '.join(LANGUAGES)}")
-    try:
-        ZoneInfo(draft.zone)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise UserError(f"{draft.zone!r} is not a time zone", "use an IANA name, as in Europe/Paris") from exc
+    parse_zone(draft.zone)
     if draft.channel is Channel.WEBHOOK:
         return egress.check_url(draft.address)
     server(draft.channel, draft.address)

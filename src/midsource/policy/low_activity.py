@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from midsource.model.errors import UserError
+from midsource.model.schedule import parse_zone
 
 _FORM = re.compile(r"^(\d{2}):(\d{2})\s*-\s*(\d{2}):(\d{2})$")
 DAY = 24 * 60
@@ -66,10 +67,7 @@ class LowActivity:
 
 def parse(text: str, zone: str) -> LowActivity:
     """Return the window that ``text`` names. Raises UserError with the accepted form."""
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise UserError(f"{zone!r} is not a time zone", "use an IANA name, as in Europe/Paris") from exc
+    parse_zone(zone)
     match = _FORM.match(text.strip())
     minutes = [int(match[n]) * 60 + int(match[n + 1]) for n in (1, 3)] if match else []
     if not match or int(match[2]) > 59 or int(match[4]) > 59 or minutes[0] >= DAY or minutes[1] > DAY:
