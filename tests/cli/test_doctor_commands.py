@@ -168,4 +168,8 @@ def test_a_supervisor_from_adding_to_removing(midsource: Run, external: External
     assert midsource("supervisor", "remove", "ops").returncode == 0
     assert midsource("supervisor", "test", "ops").returncode == 2
     verbs = midsource("audit", "--json").stdout
-    assert [verb for verb in ("supervisor.add", "supervisor.mute", "supervisor.remove") if verb not in verbs] == []
+    assert [
+        verb
+        for verb in ("supervisor.add", "supervisor.test", "supervisor.mute", "supervisor.remove")
+        if verb not in verbs
+    ] == []

@@ -372,6 +372,12 @@ def test_what_cannot_be_a_supervisor_is_refused(marketing: Patient, draft: Draft
         supervisors.add(conn, marketing.config.home, draft, "cli:me", CLOCK.now())
 
 
+def test_each_field_of_a_draft_has_its_own_sentence() -> None:
+    draft = Draft("9", Channel.WEBHOOK, "nowhere", Severity.INFO, "22", "25:00", "Mars", "de")
+    assert list(supervisors.problems(draft)) == ["name", "address", "severity", "quiet", "digest", "zone", "language"]
+    assert supervisors.problems(Draft("ops", Channel.WEBHOOK, "https://a.example/")) == {}
+
+
 def test_hosts_are_stored_as_they_are_looked_up(marketing: Patient) -> None:
     add(marketing, Channel.WEBHOOK, "https://München.example/hook", "web")
     add(marketing, Channel.SYSLOG, "udp://Logs.example", "logs")

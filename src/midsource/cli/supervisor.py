@@ -11,11 +11,12 @@ from midsource.cli import asking
 from midsource.cli.group import group
 from midsource.cli.output import moment, say, say_json, say_table
 from midsource.cli.session import Session
-from midsource.doctor import letters, supervisors, telling
+from midsource.doctor import supervisors, telling
 from midsource.doctor.channels import Carrier
 from midsource.doctor.supervisors import Channel, Draft, Supervisor
+from midsource.doctor.trial import trial
 from midsource.model.durations import parse_duration
-from midsource.model.errors import MidsourceError, UserError
+from midsource.model.errors import UserError
 from midsource.model.finding import Severity
 from midsource.net.clock import SystemClock
 from midsource.security import audit
@@ -106,23 +107,11 @@ def listing(ctx: typer.Context, json: Json = False) -> None:
 def try_it(ctx: typer.Context, name: Name, json: Json = False) -> None:
     """Tell a supervisor at once that this is a test; what goes wrong is said here."""
     session: Session = ctx.obj
-    clock = SystemClock()
     with session.open() as opened:
         with opened.database.connection() as conn:
             supervisor = supervisors.get(conn, name)
-            secret = supervisors.secret_of(conn, session.home, name)
-        letter = letters.trial(
-            letters.Sender(opened.instance.name, opened.instance.role, supervisor.language), clock.now()
-        )
-        carrier = Carrier.of(opened.config, opened.instance, clock)
-        try:
-            answer = carrier.carry(supervisor, secret, letter)
-        except MidsourceError as exc:
-            with opened.database.transaction() as conn:
-                supervisors.failed(conn, name, str(exc), clock.now())
-            raise
-        with opened.database.transaction() as conn:
-            supervisors.told(conn, name, clock.now())
+        carrier = Carrier.of(opened.config, opened.instance, SystemClock())
+        answer = trial(opened.database, carrier, name, asking.visitor())
     if json:
         say_json({"name": name, "told": True, "answer": answer})
         return

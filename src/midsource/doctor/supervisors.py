@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -123,7 +123,9 @@ def add(conn: Connection, home: Path, draft: Draft, by: str, now: datetime) -> s
 
     Raises UserError for what cannot be one, Conflict for a name that is taken.
     """
-    address = _checked(draft)
+    if wrong := problems(draft):
+        raise next(iter(wrong.values()))
+    address = _checked_address(draft)
     if scalar(conn, "select count(*) from supervisor") >= MOST:
         raise UserError(f"there are {MOST} supervisors already", "remove one first; a list of people is one address")
     secret = secrets.token_urlsafe(32) if draft.channel is Channel.WEBHOOK else ""
@@ -209,7 +211,7 @@ def server(channel: Channel, address: str) -> Server:
     recipient, sender = (query.pop("to", ""), query.pop("from", "")) if channel is Channel.SMTP else ("", "")
     port = parts.port if parts.port is not None else DEFAULT_PORT.get(parts.scheme, 0)
     beyond = parts.username or parts.path not in ("", "/") or query or parts.fragment
-    fine = parts.scheme in schemes and port and not beyond
+    fine = parts.scheme in schemes and port and not beyond and len(address) <= egress.MAX_URL
     if not fine or (channel is Channel.SMTP and not recipient):
         raise UserError(f"{address[:200]!r} is no {what}", f"write it like {form}")
     return Server(parts.scheme, parts.hostname or "", port, _mailbox(sender), _mailbox(recipient))
@@ -219,7 +221,7 @@ def hours(text: str) -> tuple[time, time]:
     """Read '22:00-07:00'. Raises UserError."""
     start, dash, end = text.partition("-")
     if not dash or hour(start) == hour(end):
-        raise UserError(f"{text!r} are no quiet hours", "write them like 22:00-07:00")
+        raise UserError(f"{text[:40]!r} are no quiet hours", "write them like 22:00-07:00")
     return hour(start), hour(end)
 
 
@@ -227,34 +229,68 @@ def hour(text: str) -> time:
     """Read '07:30'. Raises UserError."""
     match = _HOUR.fullmatch(text.strip())
     if match is None:
-        raise UserError(f"{text!r} is no time of the day", "write it like 07:30")
+        raise UserError(f"{text[:40]!r} is no time of the day", "write it like 07:30")
     return time(int(match[1]), int(match[2]))
 
 
-def _checked(draft: Draft) -> str:
-    """Return the address to store: its host is looked up and named as it stands there."""
-    if not _NAME.fullmatch(draft.name):
-        raise UserError(
-            f"{draft.name!r} cannot be a name", "use letters, digits, '_', '.' and '-', starting with a letter"
-        )
-    if draft.severity is Severity.INFO:
-        raise UserError("what is for information is told to nobody", "choose warning, error or critical")
-    if draft.digest and not draft.quiet:
-        raise UserError("a digest is of quiet hours, and there are none", "give --quiet 22:00-07:00 as well")
-    if draft.language not in LANGUAGES:
-        raise UserError(f"{draft.language!r} is no language of ours", f"choose {', '.join(LANGUAGES)}")
-    parse_zone(draft.zone)
+def problems(draft: Draft) -> dict[str, UserError]:
+    """Return what is wrong with a draft by the name of its field, in their order; empty where it can be stored. Pure."""
+    checks: Mapping[str, Callable[[Draft], object]] = {
+        "name": _check_name,
+        "address": _checked_address,
+        "severity": _check_severity,
+        "quiet": lambda one: one.quiet and hours(one.quiet),
+        "digest": _check_digest,
+        "zone": lambda one: parse_zone(one.zone),
+        "language": _check_language,
+    }
+    found = {}
+    for field, check in checks.items():
+        try:
+            check(draft)
+        except UserError as exc:
+            found[field] = exc
+    return found
+
+
+def _checked_address(draft: Draft) -> str:
+    """Return the address to store: its host as it is looked up and named."""
     if draft.channel is Channel.WEBHOOK:
         return egress.check_url(draft.address)
     server(draft.channel, draft.address)
     return split_url(draft.address).geturl()
 
 
+def _check_name(draft: Draft) -> None:
+    if not _NAME.fullmatch(draft.name):
+        raise UserError(
+            f"{draft.name[:80]!r} cannot be a name",
+            "use up to 63 letters, digits, '_', '.' and '-', starting with a letter",
+        )
+
+
+def _check_severity(draft: Draft) -> None:
+    if draft.severity is Severity.INFO:
+        raise UserError("what is for information is told to nobody", "choose warning, error or critical")
+
+
+def _check_digest(draft: Draft) -> None:
+    if draft.digest and not draft.quiet:
+        raise UserError("a digest is of quiet hours, and there are none", "give quiet hours as well, like 22:00-07:00")
+    if draft.digest:
+        hour(draft.digest)
+
+
+def _check_language(draft: Draft) -> None:
+    if draft.language not in LANGUAGES:
+        raise UserError(f"{draft.language[:40]!r} is no language of ours", f"choose {', '.join(LANGUAGES)}")
+
+
 def _mailbox(text: str) -> str:
     try:
         return str(EmailAddress.parse(text)) if text else ""
     except AddressProblem as exc:
-        raise UserError(f"{text!r} is no address ({exc})", "write it like ops@example.com") from exc
+        raise UserError(f"{text[:80]!r} is no address ({exc})", "write it like ops@example.com") from exc
 
 
 def _supervisor(row: Sequence[object]) -> Supervisor:

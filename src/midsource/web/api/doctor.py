@@ -8,11 +8,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from midsource.doctor import book, channels, heal, letters, look, supervisors, telling
+from midsource.doctor import book, channels, heal, look, supervisors, telling
 from midsource.doctor.facts import Facts
 from midsource.doctor.supervisors import Channel, Draft, Supervisor
 from midsource.doctor.treatments import TREATMENTS, Surgery
-from midsource.model.errors import Conflict, MidsourceError
+from midsource.doctor.trial import trial
+from midsource.model.errors import Conflict, MidsourceError, NotFound
 from midsource.model.finding import Severity, Standing
 from midsource.security.roles import Permission, Visitor
 from midsource.web.api.doctor_shapes import (
@@ -179,19 +180,13 @@ def _add_telling(made: APIRouter, api: Api) -> None:
     )
     def test_supervisor(name: Name, visitor: Caller) -> SupervisorTold:
         """Tell a supervisor at once that this is a test."""
-        with api.database.connection() as conn:
-            supervisor = supervisors.get(conn, name)
-            secret = supervisors.secret_of(conn, api.config.home, name)
-        sender = letters.Sender(api.instance.name, api.instance.role, supervisor.language)
         carrier = channels.Carrier.of(api.config, api.instance, api.clock)
         try:
-            answer = carrier.carry(supervisor, secret, letters.trial(sender, api.clock.now()))
+            answer = trial(api.database, carrier, name, visitor)
+        except NotFound:
+            raise
         except MidsourceError as exc:
-            with api.change(visitor, "supervisor.test", name, told=False) as conn:
-                supervisors.failed(conn, name, str(exc), api.clock.now())
             raise Conflict(exc.cause, exc.remedy) from exc
-        with api.change(visitor, "supervisor.test", name, told=True) as conn:
-            supervisors.told(conn, name, api.clock.now())
         return SupervisorTold(answer=answer)
 
 
