@@ -110,7 +110,8 @@ _STOP = f"""() => {{
 
 _MISSED = f"""() => {{
   {_TEXTS}
-  const all = [...document.querySelectorAll("a[href], button, input, select")].filter(isShown);
+  const chosenByArrows = (e) => e.type === "radio" && !e.checked && document.querySelector(`input[name="${{e.name}}"]:checked`);
+  const all = [...document.querySelectorAll("a[href], button, input, select")].filter((e) => isShown(e) && !chosenByArrows(e));
   return all.filter((e) => !stops.has(e)).map((e) => e.outerHTML.slice(0, 90));
 }}"""
 

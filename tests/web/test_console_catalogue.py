@@ -52,7 +52,7 @@ ENUMERATED = {
     "workflow_flag": {"failed", "late"},
     "workflow_waits": {waits.value for waits in WaitsFor},
     "severity": {severity.value for severity in Severity},
-    "channel": {channel.value for channel in Channel},
+    "channel": {f"{channel}{how}" for channel in Channel for how in ("", "_how")},
     "healing_outcome": {"done", "failed"},
     "maintenance_level": {level.value for level in Level},
     "maintenance_outcome": {outcome.value for outcome in Outcome},

@@ -56,8 +56,8 @@ def _fill(database: Database) -> None:
         )
         book.record(conn, looked, now - timedelta(minutes=2))
         conn.execute(
-            "insert into supervisor (name, channel, address, severity, created_by, last_problem, failed_since) "
-            "values ('ops', 'webhook', 'https://hooks.example/secret', 'error', 'anna', %s, %s)",
+            "insert into supervisor (name, channel, address, severity, created_by, failures, last_problem, failed_since) "
+            "values ('ops', 'webhook', 'https://hooks.example/secret', 'error', 'anna', 1, %s, %s)",
             (f"{HOSTILE} refuses", now - timedelta(hours=2)),
         )
         conn.execute(

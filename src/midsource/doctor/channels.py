@@ -82,7 +82,7 @@ class Carrier:
         ] or [syslog.message("warning", now, host, str(letter.kind), about, letter.text)]
         for one in messages:
             syslog.send("udp" if where.protocol == "udp" else "tcp", where.host, where.port, one)
-        return f"{len(messages)} lines sent"
+        return f"{len(messages)} {'line' if len(messages) == 1 else 'lines'} sent"
 
     def _helo(self) -> str:
         return self.instance.helo if self.instance.helo != "localhost" else _host()

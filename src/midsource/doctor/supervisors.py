@@ -83,8 +83,11 @@ class Supervisor:
 
     def hears(self, severity: Severity, now: datetime) -> bool:
         """Whether it is told of something of ``severity`` that happens at ``now``."""
-        muted = self.muted_until is not None and self.muted_until > now
-        return self.active and not muted and severity.rank >= self.severity.rank
+        return self.active and not self.is_muted(now) and severity.rank >= self.severity.rank
+
+    def is_muted(self, now: datetime) -> bool:
+        """Whether it is told nothing for a time that is not over."""
+        return self.muted_until is not None and self.muted_until > now
 
 
 @dataclass(frozen=True, slots=True)

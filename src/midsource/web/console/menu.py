@@ -38,6 +38,7 @@ MENU: Sequence[tuple[str, Sequence[Entry]]] = (
         (
             Entry("workflows", "/workflows", BOTH),
             Entry("findings", "/findings", BOTH),
+            Entry("supervisors", "/supervisors", BOTH),
             Entry("maintenance", "/maintenance", BOTH),
             Entry("cleanup", "/cleanup", BOTH),
             Entry("options", "/options", BOTH),

@@ -38,6 +38,7 @@ from midsource.web.console.pages import (
     processes,
     sandbox,
     status,
+    supervisors,
     templates,
     workflow_restart,
     workflow_schedule,
@@ -52,6 +53,7 @@ PRODUCTION = (
     concurrency.routes,
     workflows.routes,
     findings.routes,
+    supervisors.routes,
     maintenance.routes,
     cleanup.routes,
 )
