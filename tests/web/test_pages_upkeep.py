@@ -222,6 +222,22 @@ def test_cleanup_counts_when_asked_and_runs_one_step(console: Console, browser: 
         assert scalar(conn, "select step from cleanup_ask") == "audit"
 
 
+def test_each_step_of_cleanup_is_counted_and_run_from_its_row(console: Console, browser: httpx2.Client) -> None:
+    _fill(console.database)
+    plain = browser.get("/cleanup").text
+    steps = re.findall(r'<tr id="(\w+)">', plain)
+    assert len(steps) > 5
+    assert re.findall(r'name="step" value="(\w+)"', plain) == steps
+    assert re.findall(r'href="/cleanup/forecast\?step=(\w+)#\1"', plain) == steps
+    counted = browser.get("/cleanup/forecast?step=audit").text
+    assert re.findall(r'href="/cleanup/forecast\?step=(\w+)#\1"', counted) == [one for one in steps if one != "audit"]
+    assert post(browser, "/cleanup/run", step="nothing").status_code == 404
+    assert "A run is asked for." in seen(post(browser, "/cleanup/run", step=steps[0]))
+    with console.database.connection() as conn:
+        assert scalar(conn, "select step from cleanup_ask") == steps[0]
+    assert audited(console) == [("workflow.run-now", "cleanup")]
+
+
 def test_a_reader_sees_all_of_it_and_is_offered_nothing(console: Console) -> None:
     _fill(console.database)
     with console.database.transaction() as conn:
