@@ -31,7 +31,7 @@ from midsource.store.database import Database
 
 PATHS = (
     "/workflows?journal=defaultMidSourcingLog", "/workflows/defaultMidSourcingLog", "/workflows/defaultMidSourcingLog/stop",
-    "/workflows/defaultMidSourcingLog/schedule", "/restart-workflows?scheduled=yes", "/concurrency", "/options",
+    "/workflows/defaultMidSourcingLog/schedule", "/restart-workflows?scheduled=yes", "/concurrency?day=2026-10-25&zone=Europe/Paris", "/options",
     "/options/NmsEmail_RetryPeriod", "/accounts", f"/accounts/{ACCOUNT}", f"/accounts/{ACCOUNT}/off", "/add-account",
     "/processes", "/processes/stop?name=worker@marketing.2", "/sandbox", "/sandbox/1",
 )  # fmt: skip

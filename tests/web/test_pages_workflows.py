@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import httpx2
 import pytest
@@ -174,7 +175,7 @@ def test_without_pressing_anything_the_next_runs_follow_what_is_typed(console: C
 
 def test_how_many_ran_at_once_is_a_table_of_its_numbers(browser: httpx2.Client) -> None:
     answer = browser.get(f"/concurrency?day={DAY}")
-    assert "At most 2 at once, at 00:00:00" in seen(answer)
+    assert "At most 2 at once, at 00:00:" in seen(answer)
     rows = re.findall(r'<tr><th scope="row">(\d\d)</th>(.*?)</tr>', answer.text)
     assert [hour for hour, _ in rows] == [f"{hour:02}" for hour in range(24)]
     assert [re.findall(r"<td[^>]*>(.*?)</td>", cells)[:3] for _, cells in rows[:4]] == [["2", "2", "·"]] * 4
@@ -185,12 +186,36 @@ def test_how_many_ran_at_once_is_a_table_of_its_numbers(browser: httpx2.Client) 
     assert browser.get("/concurrency?day=9999-12-31").status_code == 422
 
 
+def test_the_map_is_of_a_day_of_a_zone_that_it_names(console: Console, browser: httpx2.Client) -> None:
+    assert "On the clock of UTC:" in seen(browser.get(f"/concurrency?day={DAY}"))
+    paris = browser.get(f"/concurrency?day={DAY}&zone=Europe/Paris")
+    assert "On the clock of Europe/Paris:" in seen(paris)
+    assert "At most 2 at once, at 02:00:" in seen(paris)
+    assert "zone=Europe%2FParis" in paris.text, "the days beside it are of the same zone"
+    twice = browser.get("/concurrency?day=2026-10-25&zone=Europe/Paris").text
+    assert re.findall(r'<th scope="row">02<small>(.*?)</small>', twice) == ["+02:00", "+01:00"]
+    for wrong in ("Mars/Base", "Europe", "../UTC", "%00"):
+        refused = browser.get(f"/concurrency?zone={wrong}")
+        assert (refused.status_code, "is not a time zone" in seen(refused)) == (422, True), wrong
+    assert browser.get("/concurrency?day=2011-12-30&zone=Pacific/Apia").status_code == 200
+    with console.database.transaction() as conn:
+        conn.execute(
+            "insert into option (name, value, modified_by) values ('Maintenance_Zone', 'America/New_York', 'anna')"
+        )
+    assert "On the clock of America/New_York:" in seen(browser.get(f"/concurrency?day={DAY}"))
+    with console.database.transaction() as conn:
+        conn.execute("update option set value = 'Nowhere' where name = 'Maintenance_Zone'")
+    assert "On the clock of UTC:" in seen(browser.get(f"/concurrency?day={DAY}"))
+
+
 def test_what_the_map_is_asked_for() -> None:
-    assert asked({}, NOW.date()).day == NOW.date()
-    assert asked({"day": "2026-01-02", "least": "30", "name": " log "}, NOW.date()).day == date(2026, 1, 2)
-    for wrong in ({"day": "2026-02-30"}, {"day": "20260202"}, {"least": "-1"}, {"least": "x"}):
+    utc, late = ZoneInfo("UTC"), datetime(2026, 5, 4, 23, 30, tzinfo=UTC)
+    assert asked({}, NOW, utc).day == NOW.date()
+    assert asked({"zone": "Europe/Paris"}, late, utc).day == date(2026, 5, 5), "today is that of the zone"
+    assert asked({"day": "2026-01-02", "least": "30", "name": " log "}, NOW, utc).day == date(2026, 1, 2)
+    for wrong in ({"day": "2026-02-30"}, {"day": "20260202"}, {"least": "-1"}, {"least": "x"}, {"zone": "x"}):
         with pytest.raises(UserError):
-            asked(wrong, NOW.date())
+            asked(wrong, NOW, utc)
     assert is_called(LOG, "JOURNAUX")
     assert is_called(LOG, "sourcinglog")
     assert not is_called(LOG, "cleanup")

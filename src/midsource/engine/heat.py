@@ -5,6 +5,7 @@ Read through the index over the spans of runs, so a day costs its own runs, howe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -28,10 +29,21 @@ select workflow, started_at, finished_at
 
 
 @dataclass(frozen=True, slots=True)
+class Hour:
+    """An hour of the wall clock: its twelve cells, None where the clock skips them. ``offset`` from UTC: '+02:00' where it comes twice."""
+
+    hour: int
+    offset: str
+    cells: Sequence[int | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Heat:
-    """A day: ``cells`` from its first five minutes on (276 or 300 of them where the clock changes), and the names in the fullest."""
+    """A day of a zone: ``cells`` from ``begin`` on (276 or 300 of them where the clock changes), and the names in the fullest."""
 
     day: date
+    begin: datetime
+    zone: ZoneInfo
     cells: Sequence[int]
     busiest: Sequence[str]
 
@@ -41,9 +53,28 @@ class Heat:
         return max(self.cells, default=0)
 
     @property
-    def hours(self) -> list[Sequence[int]]:
-        """The cells by hour."""
-        return [self.cells[at : at + CELLS_OF_HOUR] for at in range(0, len(self.cells), CELLS_OF_HOUR)]
+    def fullest_at(self) -> str:
+        """When the fullest cell begins, on the zone's clock; '' where nothing ran."""
+        if not self.most:
+            return ""
+        local = self._local(list(self.cells).index(self.most))
+        offset = next(hour.offset for hour in self.hours if hour.hour == local.hour)
+        return f"{local:%H:%M} UTC{_offset(local)}" if offset else f"{local:%H:%M}"
+
+    @property
+    def hours(self) -> list[Hour]:
+        """The cells by hour of the wall clock: one that is skipped is not there, one that comes twice is there twice."""
+        rows: dict[tuple[int, str], list[int | None]] = {}
+        for cell, n in enumerate(self.cells):
+            local = self._local(cell)
+            rows.setdefault((local.hour, _offset(local)), [None] * CELLS_OF_HOUR)[
+                local.minute * CELLS_OF_HOUR // 60
+            ] = n
+        comes = Counter(hour for hour, _ in rows)
+        return [Hour(hour, offset if comes[hour] > 1 else "", cells) for (hour, offset), cells in rows.items()]
+
+    def _local(self, cell: int) -> datetime:
+        return (self.begin + CELL * cell).astimezone(self.zone)
 
 
 def of_day(
@@ -68,8 +99,8 @@ def of_day(
         if finished is None or max(finished, started) - started >= least
     ]
     cells = count(runs, begin, end)
-    fullest = max(range(len(cells)), key=lambda cell: len(cells[cell]))
-    return Heat(day, [len(found) for found in cells], sorted(cells[fullest]))
+    fullest = max(cells, key=len, default=set())  # a zone that crossed the date line has a day without any
+    return Heat(day, begin, where, [len(found) for found in cells], sorted(fullest))
 
 
 def count(runs: Iterable[tuple[str, datetime, datetime]], begin: datetime, end: datetime) -> list[set[str]]:
@@ -80,3 +111,7 @@ def count(runs: Iterable[tuple[str, datetime, datetime]], begin: datetime, end: 
         for cell in cells[first : (finished - begin) // CELL + 1]:
             cell.add(name)
     return cells
+
+
+def _offset(local: datetime) -> str:
+    return local.isoformat()[-6:]

@@ -1,8 +1,9 @@
-"""How many technical workflows ran at once on one day: 24 rows of 12 cells of five minutes.
+"""How many technical workflows ran at once on one day of a zone: 24 rows of 12 cells of five minutes, 23 or 25 where the clock changes.
 
-GET /concurrency    ``day=2026-05-04`` (today), ``least=SECONDS`` leaves out shorter runs, ``name=PART`` of internal names
+GET /concurrency    ``day=2026-05-04`` (today), ``least=SECONDS`` leaves out shorter runs, ``name=PART`` of internal names,
+                    ``zone=Europe/Paris``: whose day it is; by default the zone of the instance's maintenance, UTC unless it was set
 
-Each cell holds its number, so nothing is said by colour alone; the table is one for screen readers, too. Days are UTC.
+Each cell holds its number, so nothing is said by colour alone; the table is one for screen readers, too.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from midsource.engine import heat, records
-from midsource.engine.heat import CELL, Heat
+from midsource.engine.heat import Heat
 from midsource.model.errors import UserError
+from midsource.model.schedule import parse_zone
 from midsource.model.technical import TECHNICAL
 from midsource.store.database import Connection
+from midsource.store.maintenance import settings
 from midsource.web.console.frame import Frame, whole
 from midsource.web.console.pages.workflows import HERE
 from midsource.web.routing import Page
@@ -36,8 +40,10 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the page was asked for; ``names`` None: of every workflow."""
+    """What the page was asked for; ``today``: in that zone; ``names`` None: of every workflow."""
 
+    zone: ZoneInfo
+    today: date
     day: date
     least: int
     name: str
@@ -51,18 +57,10 @@ class Map:
     asked: Asked
     heat: Heat
 
-    @property
-    def fullest_at(self) -> datetime | None:
-        """When the fullest five minutes began; None where nothing ran."""
-        if not self.heat.most:
-            return None
-        begin = datetime.combine(self.asked.day, datetime.min.time(), UTC)
-        return begin + CELL * list(self.heat.cells).index(self.heat.most)
-
     def query(self, days: int) -> str:
         """Return the address of another day with the same filters."""
         day = self.asked.day + timedelta(days=days)
-        kept = {"least": self.asked.least, "name": self.asked.name}
+        kept = {"zone": self.asked.zone.key, "least": self.asked.least, "name": self.asked.name}
         return f"?{urlencode({'day': day, **{name: value for name, value in kept.items() if value}})}"
 
 
@@ -70,25 +68,26 @@ def routes(frame: Frame) -> list[BaseRoute]:
     """Return the routes of these pages."""
 
     async def page(request: Request) -> Response:
-        today = frame.clock.now().astimezone(UTC).date()
-        wanted = asked(request.query_params, today)
-        drawn = await frame.reader.read(lambda conn: _map(conn, wanted))
-        return frame.page(request, "concurrency.html", HERE, map=drawn, today=today)
+        now = frame.clock.now()
+        drawn = await frame.reader.read(lambda conn: _map(conn, asked(request.query_params, now, _own_zone(conn))))
+        return frame.page(request, "concurrency.html", HERE, map=drawn)
 
     return [Page("/concurrency", page)]
 
 
-def asked(query: Mapping[str, str], today: date) -> Asked:
-    """Read what was asked for. Pure. Raises UserError for a day or a number of seconds that is none."""
+def asked(query: Mapping[str, str], now: datetime, own: ZoneInfo) -> Asked:
+    """Read what was asked for; ``own``: the zone where none is. Pure. Raises UserError for a zone, a day or a number that is none."""
     text, least = query.get("day", "").strip(), query.get("least", "").strip()
+    named = query.get("zone", "").strip()
+    zone = parse_zone(named) if named else own
     try:
         day = date.fromisoformat(text) if _DAY.fullmatch(text) else None
     except ValueError:
         day = None
     if text and (day is None or day.year not in YEARS):
         raise UserError(f"{text[:40]!r} is not a day", "write it as in 2026-05-04")
-    name = query.get("name", "").strip().replace("\0", "")[:MAX_NAME]
-    return Asked(day or today, whole(least, "a number of seconds") if least else 0, name)
+    name, today = query.get("name", "").strip().replace("\0", "")[:MAX_NAME], now.astimezone(zone).date()
+    return Asked(zone, today, day or today, whole(least, "a number of seconds") if least else 0, name)
 
 
 def is_called(name: str, part: str) -> bool:
@@ -103,4 +102,9 @@ def _map(conn: Connection, wanted: Asked) -> Map:
     if wanted.name:
         names = [row.name for row in records.listing(conn) if is_called(row.name, wanted.name)]
     chosen = replace(wanted, names=names)
-    return Map(chosen, heat.of_day(conn, chosen.day, names=names, least_seconds=chosen.least))
+    return Map(chosen, heat.of_day(conn, chosen.day, chosen.zone, names=names, least_seconds=chosen.least))
+
+
+def _own_zone(conn: Connection) -> ZoneInfo:
+    """Return the zone of this instance's maintenance; one that was broken behind our back counts as UTC."""
+    return ZoneInfo(settings.read(conn)[0].window.zone)
