@@ -268,6 +268,12 @@ def test_writers_of_the_same_messages_in_any_order_never_deadlock(mid_db: MidDat
         assert scalar(conn, "select count(*) from outcome where evidence") == applied[False]
 
 
+def rows_read(conn: Connection) -> int:
+    """Return how many rows of the ledger this transaction has read."""
+    read = "coalesce(sum(seq_tup_read), 0) + coalesce(sum(idx_tup_fetch), 0)"
+    return int(scalar(conn, f"select {read} from pg_stat_xact_user_tables where relname like 'message\\_2%'"))
+
+
 def test_a_batch_reads_its_own_messages_and_not_the_whole_delivery(mid_db: MidDatabase) -> None:
     """A delivery just received has no statistics; the plan must not depend on them."""
     delivery = mid_db.delivery(messages=100_000)
@@ -276,7 +282,52 @@ def test_a_batch_reads_its_own_messages_and_not_the_whole_delivery(mid_db: MidDa
     params = {"account": mid_db.account_id, "day": day, "records": ledger._encode(records), "tell": True}
     with mid_db.database.transaction() as conn:
         conn.execute("select ensure_day('outcome', %s)", (params["day"],))
-        plan = [line for (line,) in conn.execute(sql.SQL("explain ") + ledger._RECORD, params)]
+        plan = [
+            line
+            for (line,) in conn.execute(
+                sql.SQL("explain ") + ledger._statement(sql.Identifier(f"message_{delivery >> 32}")), params
+            )
+        ]
     scans = [line.strip(" ->") for line in plan if "Scan" in line and " on message_" in line]
     assert len(scans) >= 2
     assert all(scan.startswith("Index Scan using message_") for scan in scans), scans
+
+
+def test_a_ledger_of_years_costs_a_batch_no_more_than_one_of_a_month(mid_db: MidDatabase) -> None:
+    """A join with the whole ledger is planned as one look-up for each month and row, and so read from end to end instead."""
+    months = [year * 100 + month for year in range(2020, 2026) for month in range(1, 13)]
+    with mid_db.database.connection() as conn:
+        for month in months:
+            conn.execute("select ensure_month('message', %s)", (month,))
+        conn.execute(
+            "insert into message (account_id, delivery_id, id, email, domain, data, event_at) "
+            "select %s, (month::bigint << 32) + 1, n, 'x@y.test', 'y.test', '{}', now() "
+            "from unnest(%s::int[]) month, generate_series(1, 500) n",
+            (mid_db.account_id, months),
+        )
+        conn.execute("vacuum analyze message")
+    delivery = mid_db.delivery(messages=1_000)
+    records = [OutcomeRecord(delivery, n, E.ACCEPTED, mid_db.clock.now()) for n in range(1, 1_001)]
+    with mid_db.database.transaction() as conn:
+        assert ledger.record_outcomes(conn, mid_db.account_id, records, mid_db.clock.now()).changed == 1_000
+        assert rows_read(conn) <= 4 * len(records), "of this month, and nothing of the 36 000 of the others"
+
+
+def test_outcomes_of_several_months_are_recorded_in_the_order_given(mid_db: MidDatabase) -> None:
+    delivery, at = mid_db.delivery(messages=2), mid_db.clock.now()
+    older, gone = (202001 << 32) + 1, (201901 << 32) + 1
+    with mid_db.database.connection() as conn:
+        conn.execute("select ensure_month('message', 202001)")
+        conn.execute(
+            "insert into message (account_id, delivery_id, id, email, domain, data, event_at) "
+            "values (%s, %s, 1, 'x@y.test', 'y.test', '{}', now())",
+            (mid_db.account_id, older),
+        )
+    result = record(
+        mid_db,
+        OutcomeRecord(delivery, 1, E.ACCEPTED, at), OutcomeRecord(older, 1, E.PUT_OFF, at), OutcomeRecord(gone, 1, E.ACCEPTED, at),
+        OutcomeRecord(delivery, 2, E.REFUSED, at), OutcomeRecord(older, 1, E.ACCEPTED, at),
+    )  # fmt: skip
+    told = [(row.delivery_id, row.id, row.state) if row else None for row in result.rows]
+    assert told == [(delivery, 1, S.SENT), (older, 1, S.DEFERRED), None, (delivery, 2, S.FAILED), (older, 1, S.SENT)]
+    assert (result.changed, result.unknown) == (4, 1)

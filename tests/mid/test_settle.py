@@ -144,3 +144,19 @@ def test_a_late_answer_to_a_try_that_was_counted_counts_no_other(mid_db: MidData
     settled(mid_db, 2, outcome(lease, 1, E.ACCEPTED, now + timedelta(seconds=9)))
     with mid_db.database.connection() as conn:
         assert conn.execute("select state, attempts from message").fetchone() == (1, 1)
+
+
+def test_what_runs_into_the_time_limit_of_the_server_is_halved_and_stands_still_for_nothing(
+    mid_db: MidDatabase,
+) -> None:
+    """A row takes 5 ms, a statement may take 400: a hundred do not pass in one, and were tried in one for ever."""
+    lease, now = leased(mid_db, 100), mid_db.clock.now()
+    with mid_db.database.connection() as conn:
+        conn.execute(
+            "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.005); return new; end $$; "
+            "create trigger slow before update on message for each row execute function slow()"
+        )
+    with mid_db.database.transaction() as conn:
+        conn.execute("set local statement_timeout = '400ms'")
+        done = settle(conn, "one", Sealed(1, 1, tuple(outcome(lease, n, E.ACCEPTED, now) for n in range(1, 101))), now)
+    assert (done.recorded, set(states(mid_db)), batches(mid_db)) == (100, {1}, [])

@@ -6,8 +6,11 @@ a new revision, all get a row in ``outcome``: an event that changes nothing (a l
 evidence; (4) one ``feed_batch`` row carries the GROUP BY of what that very statement returned. Steps 1 to 4 are one
 statement per chunk. Nothing is durable before the caller commits.
 
-Limits: a chunk holds at most MAX_BATCH_ROWS rows and about MAX_BATCH_BYTES, and each message once; a longer sequence is
-cut into several batches in order, all in the same transaction. What was counted is read in ``mid.counters``.
+Limits: a chunk holds at most MAX_BATCH_ROWS rows and about MAX_BATCH_BYTES, messages of one month, and each message once; a longer
+sequence is cut into several batches in order, all in the same transaction. What was counted is read in ``mid.counters``.
+
+A statement names the month's partition, not the whole ledger: the planner, who does not count on the pruning of partitions while a
+join runs, takes a look-up in the ledger of three years for 36 look-ups, and reads the whole ledger at each batch instead.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from datetime import UTC, date, datetime
 import msgspec
 from psycopg import sql
 
+from midsource.model.ids import SERIAL_BITS
 from midsource.model.message import TRANSITIONS, MessageEvent, MessageState
 from midsource.model.outcome import MAX_REPLY_TEXT
-from midsource.store.database import Connection
+from midsource.store.database import Connection, scalar
 
 MAX_BATCH_ROWS = 5_000
 """Rows of one feed batch (design 5); the table's CHECK says the same."""
@@ -86,16 +90,21 @@ def record_outcomes(
     Several records of one message are applied one after the other. ``tell``: whether the result has entries. Raises
     what the database raises, nothing else.
     """
-    day = now.astimezone(UTC).date()
-    chunks = list(_chunks(outcomes))
-    if not chunks:
+    if not outcomes:
         return RecordResult(())
+    day = now.astimezone(UTC).date()
     conn.execute("select ensure_day('outcome', %s)", (day,))
-    if len(chunks) > 1:
-        _lock(conn, account_id, outcomes)
-    rows: list[Recorded | None] = []
-    for chunk in chunks:
-        rows += _record_chunk(conn, account_id, chunk, day, tell=tell)
+    rows: list[Recorded | None] = [None] * len(outcomes) if tell else []
+    # In the order of months, which is that of keys: two writers of the same messages wait for each other.
+    for month, places in sorted(_by_month(outcomes).items()):
+        partition = _partition(conn, month)
+        if partition is None:
+            continue
+        own = [outcomes[place] for place in places]
+        done = _record_month(conn, partition, account_id, own, day, tell=tell)
+        if tell:
+            for place, row in zip(places, done, strict=True):
+                rows[place] = row
     return RecordResult(tuple(rows))
 
 
@@ -116,6 +125,39 @@ def cancel_pending(conn: Connection, account_id: int, delivery_id: int, limit: i
     return record_outcomes(conn, account_id, records, now).changed
 
 
+def _by_month(outcomes: Sequence[OutcomeRecord]) -> dict[int, list[int]]:
+    """Return the places of the outcomes of each month, in order."""
+    found: dict[int, list[int]] = {}
+    for place, record in enumerate(outcomes):
+        found.setdefault(record.delivery_id >> SERIAL_BITS, []).append(place)
+    return found
+
+
+def _partition(conn: Connection, month: int) -> sql.Identifier | None:
+    """Return the table that holds the messages of a month; None where it is gone, and every message with it."""
+    name = f"message_{month}"
+    return sql.Identifier(name) if scalar(conn, "select to_regclass(%s)", (name,)) is not None else None
+
+
+def _record_month(
+    conn: Connection,
+    partition: sql.Identifier,
+    account_id: int,
+    outcomes: Sequence[OutcomeRecord],
+    day: date,
+    *,
+    tell: bool,
+) -> list[Recorded | None]:
+    """Record outcomes of one month's messages, in order."""
+    chunks = list(_chunks(outcomes))
+    if len(chunks) > 1:
+        _lock(conn, partition, account_id, outcomes)
+    rows: list[Recorded | None] = []
+    for chunk in chunks:
+        rows += _record_chunk(conn, partition, account_id, chunk, day, tell=tell)
+    return rows
+
+
 def _chunks(outcomes: Sequence[OutcomeRecord]) -> Iterator[Sequence[OutcomeRecord]]:
     """Cut where a bound is reached or a message comes again: one statement can change a row once only."""
     seen: set[tuple[int, int]] = set()
@@ -134,11 +176,17 @@ def _chunks(outcomes: Sequence[OutcomeRecord]) -> Iterator[Sequence[OutcomeRecor
 
 
 def _record_chunk(
-    conn: Connection, account_id: int, chunk: Sequence[OutcomeRecord], day: date, *, tell: bool
+    conn: Connection,
+    partition: sql.Identifier,
+    account_id: int,
+    chunk: Sequence[OutcomeRecord],
+    day: date,
+    *,
+    tell: bool,
 ) -> list[Recorded | None]:
     rows: list[Recorded | None] = [None] * len(chunk) if tell else []
     params = {"account": account_id, "day": day, "records": _encode(chunk), "tell": tell}
-    for n, old, new, attempts, revision, changed in conn.execute(_RECORD, params, binary=True):
+    for n, old, new, attempts, revision, changed in conn.execute(_statement(partition), params, binary=True):
         record = chunk[n - 1]
         rows[n - 1] = Recorded(
             record.delivery_id, record.id, MessageState(old), MessageState(new), attempts, revision, changed
@@ -168,13 +216,24 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", " ")
 
 
-def _lock(conn: Connection, account_id: int, outcomes: Sequence[OutcomeRecord]) -> None:
+def _statement(partition: sql.Identifier) -> sql.Composed:
+    return _RECORD.format(
+        partition=partition,
+        moves=_MOVES,
+        reply=sql.Literal(MAX_REPLY_TEXT),
+        uncertain=sql.Literal(int(MessageState.UNCERTAIN)),
+    )
+
+
+def _lock(conn: Connection, partition: sql.Identifier, account_id: int, outcomes: Sequence[OutcomeRecord]) -> None:
     """Lock the rows of all chunks in key order before the first is changed: chunks may overlap in any order."""
     keys = sorted({(record.delivery_id, record.id) for record in outcomes})
     conn.execute(
-        "select count(*) from (select * from unnest(%s::bigint[], %s::bigint[]) as k(delivery_id, id)) k cross join lateral "
-        "(select m.id from message m where m.account_id = %s and m.delivery_id = k.delivery_id and m.id = k.id "
-        " for no key update) m",
+        sql.SQL(
+            "select count(*) from (select * from unnest(%s::bigint[], %s::bigint[]) as k(delivery_id, id)) k cross join lateral "
+            "(select m.id from {} m where m.account_id = %s and m.delivery_id = k.delivery_id and m.id = k.id "
+            " for no key update) m"
+        ).format(partition),
         ([key[0] for key in keys], [key[1] for key in keys], account_id),
     )
 
@@ -207,12 +266,12 @@ judged as (
            coalesce(nullif(i.message_id, ''), m.message_id) as message_id
     from (select * from input order by delivery_id, id) i
     cross join lateral (
-        select account_id, domain, state, attempts, revision, first_try_at, message.reply, message.message_id from message
-        where account_id = %(account)s and delivery_id = i.delivery_id and message.id = i.id for no key update) m
+        select account_id, domain, state, attempts, revision, first_try_at, l.reply, l.message_id from {partition} l
+        where account_id = %(account)s and delivery_id = i.delivery_id and l.id = i.id for no key update) m
     left join move on move.old_state = m.state and move.event = i.event
 ),
 updated as (
-    update message m
+    update {partition} m
     set state = j.new_state, reason = j.reason, attempts = j.attempts, revision = j.revision,
         first_try_at = j.first_try_at, event_at = j.event_at, reply = j.reply, message_id = j.message_id
     from judged j
@@ -238,4 +297,4 @@ kept as (
     from judged j cross join batch
 )
 select n::int, old_state, new_state, attempts, revision, changed from judged where %(tell)s
-""").format(moves=_MOVES, reply=MAX_REPLY_TEXT, uncertain=int(MessageState.UNCERTAIN))
+""")

@@ -11,7 +11,7 @@ was given to somebody else, or this outcome was settled before, under a number t
 Told a second time, it is recognised by process, message and time, and not recorded again.
 
 An outcome that PostgreSQL refuses is found by halving and told again without its texts; refused even so it is set aside
-(`mid.aside`). It never holds up the others. Used by the mta process itself and by `mid.recovery` for its journal.
+(`mid.aside`). It never holds up the others. What runs into the server's time limit is halved too. Used by the mta process itself and by `mid.recovery` for its journal.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ REFUSALS = (
     psycopg.DataError, psycopg.IntegrityError, pg.RaiseException, pg.ProgramLimitExceeded, ValueError, TypeError, OverflowError,
 )  # fmt: skip
 """What is about the values of one row. Anything else (no table, no right, no server) is about all and is tried again whole."""
+FEWEST = 50
+"""Outcomes that a server's time limit must have room for: more are halved when it has not, and never stand still for it."""
 REDUCED_WAIT = timedelta(hours=1)
 """Until the next try of a message whose planned time may be what was refused: the field's retry period."""
 
@@ -73,7 +75,7 @@ def settle(conn: Connection, process: str, sealed: Sealed, now: datetime) -> Set
 
 
 def settle_outcomes(conn: Connection, process: str, outcomes: Sequence[Outcome], now: datetime) -> Settled:
-    """Do steps 2 to 5: what `settle` does once its number is taken. What is refused is set aside alone."""
+    """Do steps 2 to 5: what `settle` does once its number is taken. What is refused is set aside alone, what takes too long is halved."""
     if not outcomes:
         return Settled(repeated=False)
     try:
@@ -82,6 +84,9 @@ def settle_outcomes(conn: Connection, process: str, outcomes: Sequence[Outcome],
     except REFUSALS as refusal:
         if len(outcomes) == 1:
             return _settle_reduced(conn, process, outcomes[0], refusal, now)
+    except pg.QueryCanceled:
+        if len(outcomes) <= FEWEST:
+            raise
     half = len(outcomes) // 2
     first, second = (settle_outcomes(conn, process, part, now) for part in (outcomes[:half], outcomes[half:]))
     return Settled(
