@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midsource.supervise.restart import LONGEST_SECONDS, Rest, Restarts, Situation, Start, Stop, next_step
+from midsource.supervise.postgres import FAILING_SECONDS
+from midsource.supervise.restart import (
+    LONGEST_SECONDS,
+    POSTGRES_LONGEST_SECONDS,
+    Rest,
+    Restarts,
+    Situation,
+    Start,
+    Stop,
+    next_step,
+)
 
 
 def test_delays_double_from_one_second_to_sixty() -> None:
@@ -16,6 +26,12 @@ def test_delays_double_from_one_second_to_sixty() -> None:
         delays.append(restarts.delay_seconds())
     assert delays == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert restarts.total == 9
+
+
+def test_postgresql_is_waited_for_by_all_and_so_waits_less() -> None:
+    delays = [Restarts(in_a_row).delay_seconds(POSTGRES_LONGEST_SECONDS) for in_a_row in range(1, 8)]
+    assert delays == [1, 2, 4, 8, 8, 8, 8]
+    assert delays[-1] < FAILING_SECONDS, "`up` refuses what does not come back, not what is waiting for its next start"
 
 
 def test_sixty_seconds_of_life_make_the_next_delay_the_shortest() -> None:

@@ -32,6 +32,7 @@ from midsource.supervise import roles
 from midsource.supervise.cluster import trouble
 from midsource.supervise.locks import is_held, open_lock, try_lock
 from midsource.supervise.places import SYSTEM_FOLDER, HomeFiles
+from midsource.supervise.restart import POSTGRES_LONGEST_SECONDS
 from midsource.supervise.state import Order, Phase, State
 
 IDLE_SECONDS = 5.0  # commands in a row share one server instead of starting it each time
@@ -39,7 +40,9 @@ POLL_SECONDS = 0.05  # a first start takes about a second
 SILENT_ENDS = 3  # a holder that ends without a reason is started again this often
 STOP_SECONDS = 120.0  # the last checkpoint of a busy server with a slow disk
 REFUSED_SECONDS = 10.0  # a server reported running may just have died; its holder notices within a beat
-FAILING_SECONDS = 10.0  # one that ended three times in a row comes back after 4 s, where its cause has passed
+FAILING_SECONDS = (
+    POSTGRES_LONGEST_SECONDS + 4.0
+)  # its next start and what that takes: it comes back where its cause has passed
 REVIVE_SECONDS = 5.0  # between two attempts of ``revive``
 _HOLDER = "midsource.supervise.postgres_holder"
 

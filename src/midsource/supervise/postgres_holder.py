@@ -30,7 +30,7 @@ from midsource.supervise.binaries import ENVIRONMENT, Binaries, prepare
 from midsource.supervise.locks import held, open_lock, try_lock, unlock
 from midsource.supervise.logs import BoundedLog
 from midsource.supervise.places import SYSTEM_FOLDER, Place, settle, socket_folder
-from midsource.supervise.restart import Restarts
+from midsource.supervise.restart import POSTGRES_LONGEST_SECONDS, Restarts
 from midsource.supervise.spawn import spawn
 from midsource.supervise.state import Order, Phase, State
 
@@ -111,7 +111,7 @@ class Holder:
                 raise error
             restarts = restarts.after(time.monotonic() - began)
             phase = Phase.FAILING if restarts.in_a_row >= FAILING_AFTER else Phase.STARTING
-            delay = restarts.delay_seconds()
+            delay = restarts.delay_seconds(POSTGRES_LONGEST_SECONDS)
             self._say(phase, f"PostgreSQL ended ({error.cause}); it is started again in {delay:.0f} s", error.remedy)
             self._pause(delay)
 

@@ -2,7 +2,8 @@
 
 A process that lived ``STEADY_SECONDS`` was well: its next start is ``FIRST_SECONDS`` away. One that keeps falling over
 waits twice as long each time, up to ``LONGEST_SECONDS``, and is never given up: its cause (a full disk, a database that is
-down) usually goes away by itself, and the operator sees it failing meanwhile.
+down) usually goes away by itself, and the operator sees it failing meanwhile. All others wait for PostgreSQL: it waits no longer than
+``POSTGRES_LONGEST_SECONDS``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
+POSTGRES_LONGEST_SECONDS = 8.0
+"""A try costs a second of one core; whoever shut the server down four times within a minute was made to wait for a minute."""
 STEADY_SECONDS = 60.0
 
 
@@ -25,11 +28,11 @@ class Restarts:
         """Return the count after one more life of that length."""
         return Restarts(1 if lived_seconds >= STEADY_SECONDS else self.in_a_row + 1, self.total + 1)
 
-    def delay_seconds(self) -> float:
-        """Return how long to wait before the next start: 0 before the first, then 1, 2, 4 ... 60."""
+    def delay_seconds(self, longest: float = LONGEST_SECONDS) -> float:
+        """Return how long to wait before the next start: 0 before the first, then 1, 2, 4 ... up to ``longest``."""
         if self.in_a_row == 0:
             return 0.0
-        return float(min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(self.in_a_row - 1, 10)))
+        return float(min(longest, FIRST_SECONDS * 2 ** min(self.in_a_row - 1, 10)))
 
 
 @dataclass(frozen=True, slots=True)
