@@ -16,6 +16,7 @@ import pytest
 
 from midsource.mid.connections import STOP_SECONDS
 from midsource.mid.loops import SETTLE_STOP_SECONDS
+from midsource.mid.mta import render_threads
 from midsource.mid.records import Start, unframe
 from midsource.model.errors import MidsourceError
 from midsource.net.resolver import StaticRoute
@@ -381,3 +382,8 @@ def _is_finished(made: Field, delivery: int) -> bool:
         return made.state(delivery) == FINISHED
     except MidsourceError:
         return False
+
+
+@pytest.mark.parametrize(("processes", "cores", "threads"), [(1, 1, 1), (1, 2, 2), (1, 8, 2), (2, 2, 1), (3, 2, 1)])
+def test_processes_that_fill_the_cores_render_in_one_thread_each(processes: int, cores: int, threads: int) -> None:
+    assert render_threads(processes, cores) == threads

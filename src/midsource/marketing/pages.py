@@ -30,7 +30,7 @@ _FROM_MID = tuple(int(state) for state in DeliveryState if state >= DeliveryStat
 """States in which the mid's word counts: from *start pending* on (model/delivery.py)."""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": None})
 WORK_MEMORY = "32MB"
-"""A page of 20 000 rows is sorted and kept in memory: with PostgreSQL's 4 MB it went through a file."""
+"""A page of 10 000 rows is sorted and kept in memory: with PostgreSQL's 4 MB it went through a file."""
 PIECE_ROWS = 2_000
 """Rows turned into text at once: a page of them would be several copies of it."""
 MAX_SMALL = 32_767

@@ -3,7 +3,7 @@
 Order of events, for each active external account by itself: open the lanes (options and pointers, marketing/pointers.py)
 → the recent lane up to its end, then backlog pages, looking at the recent lane again every ten seconds (feed_reader.py).
 
-Bounds: a slice is at most 100 pages and 50 seconds; each account has its share; a page at most 20 000 rows. What is left
+Bounds: a slice is at most 100 pages and 50 seconds; each account has its share; a page at most 10 000 rows. What is left
 is the next slice's. The truth is the pointer, not the engine's checkpoint.
 
 Failures: an account fails by itself, and waits by itself: it is not called before its pause is over, however many slices

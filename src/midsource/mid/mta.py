@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import sys
@@ -43,7 +44,8 @@ from midsource.security import keys
 from midsource.store.database import Database
 
 RENDER_THREADS = 2
-"""One signs, without the interpreter, while the other composes: a third made nothing faster and cost 7 % more CPU."""
+"""One signs, without the interpreter, while the other composes: a third made nothing faster and cost 7 % more CPU. Where the
+processes of a mid fill the cores already, one each: two sent 7 % less (`render_threads`)."""
 SWITCH_SECONDS = 0.001
 """How long a rendering thread may keep the loop waiting: at Python's 5 ms sending was a tenth slower, at 0.3 ms it cost CPU."""
 
@@ -69,6 +71,7 @@ def outfit_of(config: Config, instance: InstanceConfig, clock: Clock) -> Outfit:
 def run_with(outfit: Outfit, config: Config, instance: InstanceConfig, process: str = "") -> None:
     """Run an mta process that sends by ``outfit``."""
     identity = Identity.new(config.home, instance.name, process or f"mta@{instance.name}")
+    threads = render_threads(instance.mtas, os.cpu_count() or 1)
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # modules and rules stay: not looked through again
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -76,10 +79,17 @@ def run_with(outfit: Outfit, config: Config, instance: InstanceConfig, process: 
         Database(instance.name, instance.database_url, application=identity.name, max_connections=4) as database,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
-        runner.run(serve(database, identity, outfit, keys.load(config.home), SystemClock()))
+        runner.run(serve(database, identity, outfit, keys.load(config.home), SystemClock(), threads))
 
 
-async def serve(database: Database, identity: Identity, outfit: Outfit, home_key: keys.HomeKey, clock: Clock) -> None:
+def render_threads(processes: int, cores: int) -> int:
+    """Return how many threads of one of ``processes`` mta processes compose and sign, on a machine of ``cores``. Pure."""
+    return RENDER_THREADS if processes < cores else 1
+
+
+async def serve(
+    database: Database, identity: Identity, outfit: Outfit, home_key: keys.HomeKey, clock: Clock, threads: int
+) -> None:
     """Be the process, in the running loop, until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     boot_id = clock.boot_id()
@@ -87,7 +97,7 @@ async def serve(database: Database, identity: Identity, outfit: Outfit, home_key
         _log.warning("boot.unknown", action="start", why="this system does not say which boot it is: should this process be killed, "
                      "every message it holds will be named uncertain")  # fmt: skip
     journal = Journal(identity.journals, identity.executor, boot_id)
-    with ThreadPoolExecutor(RENDER_THREADS, "render") as pool:
+    with ThreadPoolExecutor(threads, "render") as pool:
         desk = Desk(journal, pool, Tokens.of(home_key), shipped_rules(), clock)
         leasing = Leasing(
             database,

@@ -7,8 +7,8 @@ results, the ledger, leftovers of sending, journals. The steps are values, in `m
 theirs, the option `NmsCleanup_LastCleanup`. *Pointer*: none; a step looks for what is too old.
 
 *Bounds*: a page is one transaction of at most 10 000 rows, or one partition; a slice ends after 50 s, the next goes on with the
-step where it stopped; a step uses 600 s of one run at most, the rest is the next run's. After each page it rests as long
-as the page took: whoever sends has the disk.
+step where it stopped; a step uses 600 s of one run at most, the rest is the next run's. After each page it rests four times as long
+as the page took: whoever sends has the disk and the cores.
 
 *When it fails*: a step that fails is set aside with its error and the others are done; then the run is marked failed and names it. A
 step that was cut goes on with the next page. Nothing that is sent, leased or not pulled yet is touched.
@@ -45,7 +45,9 @@ SCHEDULE = "daily at 04:00"
 ROLES = ("marketing", "mid")
 SLICE_SECONDS = 50.0
 """Below the engine's 60 s, so that the last page's own time fits in."""
-REST_SECONDS = 1.0
+RESTS = 4
+"""Times as long as a page took it rests after it: beside ten million rows removed at half a core two mta processes sent 18 % less."""
+REST_SECONDS = 5.0
 """Longest rest after a page."""
 
 _STEPS: Mapping[str, Sequence[Step]] = {"marketing": of_marketing.STEPS, "mid": of_mid.STEPS}
@@ -217,7 +219,7 @@ class _Slice:
                 return "finished"
             if used >= step.seconds:
                 return "out of time"
-            self._rest.wait(min(took, REST_SECONDS))
+            self._rest.wait(min(took * RESTS, REST_SECONDS))
 
     def _note(self, step: Step, removed: Removed, seconds: float) -> float:
         self.rows += removed.rows

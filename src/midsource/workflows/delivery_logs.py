@@ -5,7 +5,7 @@ within a second. *Writes* `broad_log` (state, reason, attempts, reply), forward 
 `broad_log_total` by what that very statement changed. *Pointer*: option `NmsMidSourcing_LastBroadLog_<account>`, moved in
 the transaction of each page; a run that found nothing moves it to the time of that look.
 
-*Bounds*: a slice is at most 100 pages of at most 20 000 rows, and 50 s. A page that times out is halved and asked again; an
+*Bounds*: a slice is at most 100 pages of at most 10 000 rows, and 50 s. A page that times out is halved and asked again; an
 old pointer costs many small pages, and the last 48 hours come first, so today's results never wait behind old ones.
 
 *When it fails*: an account that cannot be read fails by itself; after five tries the run is marked failed and names it,
