@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hmac
-import json
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from email import message_from_bytes
 from email.policy import default
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from tests.hook import Hook, receiving
 from tests.sandbox.sandbox_process import RunningSandbox, sandbox_starter
 
 from midsource.doctor import book, letters, supervisors, telling
@@ -32,43 +30,10 @@ LATE = Finding("pointer.late", "a", Severity.WARNING, "3 h behind", "slow", "wai
 GONE = Finding("process.missing", "mta", Severity.CRITICAL, "0 of 1 lives", "nothing is sent", "start it")
 
 
-class Hook(ThreadingHTTPServer):
-    """A receiver of webhooks."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[dict[str, str], bytes]] = []
-        self.status = 204
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                hook.seen.append((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(hook.status)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def documents(self) -> list[Any]:
-        return [json.loads(body) for _, body in self.seen]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook"
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    server = Hook()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving("/hook") as server:
+        yield server
 
 
 def add(patient: Patient, channel: Channel, address: str, name: str = "ops", **more: Any) -> str:
@@ -106,7 +71,7 @@ def test_a_webhook_is_told_once_of_each_change_and_signed(marketing: Patient, ho
         ["worsened"],
         ["closed"],
     ]
-    headers, body = hook.seen[0]
+    _, headers, body = hook.seen[0]
     signed = hmac.new(secret.encode(), f"{headers[TIMESTAMP]}.".encode() + body, "sha256").hexdigest()
     assert headers[SIGNATURE] == f"v1={signed}"
     assert abs(int(headers[TIMESTAMP]) - CLOCK.now().timestamp()) < 60

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.hook import Hook, receiving
 
 from midsource.model.errors import RemoteRefused, RemoteUnavailable, UserError
 from midsource.net import egress
@@ -20,43 +19,10 @@ from midsource.sandbox.certificate import make_tls
 OPEN = Egress(SystemClock(), private=True)
 
 
-class Hook(ThreadingHTTPServer):
-    """Answers as told, and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, dict[str, str], bytes]] = []
-        self.status, self.answer = 204, b""
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                hook.seen.append((self.path, dict(self.headers), body))
-                self.send_response(hook.status)
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(hook.answer)))
-                self.end_headers()
-                self.wfile.write(hook.answer)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook?x=1"
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    server = Hook()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving("/hook?x=1") as server:
+        yield server
 
 
 def test_a_body_arrives_as_it_is_with_the_name_of_the_host(hook: Hook) -> None:

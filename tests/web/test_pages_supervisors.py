@@ -7,17 +7,15 @@ import html
 import json
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
+from tests.hook import Hook, receiving
 from tests.web.console_axe import violations
 from tests.web.console_looks import faults, walk
 from tests.web.console_scene import HOSTILE
@@ -40,39 +38,10 @@ HOOK = {"name": "oncall", "channel": "webhook", "severity": "error", "language":
 LANGUAGE = {390: "pt", 768: "fr", 1280: "en"}
 
 
-class Hook(ThreadingHTTPServer):
-    """A receiver of webhooks that answers 204, or ``status``."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[dict[str, str], bytes]] = []
-        self.status = 204
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                hook.seen.append((dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(hook.status)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/T0KEN"
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    server = Hook()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with receiving("/T0KEN") as server:
+        yield server
 
 
 @pytest.fixture(params=["marketing", "mid"])
@@ -160,7 +129,7 @@ def test_a_webhook_is_added_with_its_secret_shown_once_and_tested(
 
     tried = post(browser, "/supervisors/oncall/test")
     assert "It was told: HTTP 204" in seen(tried)
-    headers, body = hook.seen[0]
+    _, headers, body = hook.seen[0]
     assert json.loads(body)["kind"] == "test"
     signed = hmac.new(found[1].encode(), f"{headers[TIMESTAMP]}.".encode() + body, "sha256").hexdigest()
     assert headers[SIGNATURE] == f"v1={signed}"
