@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import lru_cache
 
 import msgspec
 from psycopg import sql
@@ -33,6 +34,9 @@ MAX_BATCH_BYTES = 1_000_000
 """Text of one feed batch, so that a page is bounded in bytes before it is read."""
 ROW_BYTES = 120
 """What an outcome row takes beside its texts, roughly, as the feed hands it on."""
+
+STATEMENTS = 24
+"""Months whose statement is kept: writing it takes 150 us, a part of settling a batch."""
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True):
@@ -133,15 +137,15 @@ def _by_month(outcomes: Sequence[OutcomeRecord]) -> dict[int, list[int]]:
     return found
 
 
-def _partition(conn: Connection, month: int) -> sql.Identifier | None:
+def _partition(conn: Connection, month: int) -> str | None:
     """Return the table that holds the messages of a month; None where it is gone, and every message with it."""
     name = f"message_{month}"
-    return sql.Identifier(name) if scalar(conn, "select to_regclass(%s)", (name,)) is not None else None
+    return name if scalar(conn, "select to_regclass(%s)", (name,)) is not None else None
 
 
 def _record_month(
     conn: Connection,
-    partition: sql.Identifier,
+    partition: str,
     account_id: int,
     outcomes: Sequence[OutcomeRecord],
     day: date,
@@ -177,7 +181,7 @@ def _chunks(outcomes: Sequence[OutcomeRecord]) -> Iterator[Sequence[OutcomeRecor
 
 def _record_chunk(
     conn: Connection,
-    partition: sql.Identifier,
+    partition: str,
     account_id: int,
     chunk: Sequence[OutcomeRecord],
     day: date,
@@ -216,16 +220,17 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", " ")
 
 
-def _statement(partition: sql.Identifier) -> sql.Composed:
+@lru_cache(STATEMENTS)
+def _statement(partition: str) -> bytes:
     return _RECORD.format(
-        partition=partition,
+        partition=sql.Identifier(partition),
         moves=_MOVES,
         reply=sql.Literal(MAX_REPLY_TEXT),
         uncertain=sql.Literal(int(MessageState.UNCERTAIN)),
-    )
+    ).as_bytes()
 
 
-def _lock(conn: Connection, partition: sql.Identifier, account_id: int, outcomes: Sequence[OutcomeRecord]) -> None:
+def _lock(conn: Connection, partition: str, account_id: int, outcomes: Sequence[OutcomeRecord]) -> None:
     """Lock the rows of all chunks in key order before the first is changed: chunks may overlap in any order."""
     keys = sorted({(record.delivery_id, record.id) for record in outcomes})
     conn.execute(
@@ -233,7 +238,7 @@ def _lock(conn: Connection, partition: sql.Identifier, account_id: int, outcomes
             "select count(*) from (select * from unnest(%s::bigint[], %s::bigint[]) as k(delivery_id, id)) k cross join lateral "
             "(select m.id from {} m where m.account_id = %s and m.delivery_id = k.delivery_id and m.id = k.id "
             " for no key update) m"
-        ).format(partition),
+        ).format(sql.Identifier(partition)),
         ([key[0] for key in keys], [key[1] for key in keys], account_id),
     )
 

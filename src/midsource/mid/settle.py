@@ -11,7 +11,8 @@ was given to somebody else, or this outcome was settled before, under a number t
 Told a second time, it is recognised by process, message and time, and not recorded again.
 
 An outcome that PostgreSQL refuses is found by halving and told again without its texts; refused even so it is set aside
-(`mid.aside`). It never holds up the others. What runs into the server's time limit is halved too. Used by the mta process itself and by `mid.recovery` for its journal.
+(`mid.aside`). It never holds up the others. What runs into the server's time limit is halved too. Used by the mta process
+itself and by `mid.recovery` for its journal.
 """
 
 from __future__ import annotations
