@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -13,7 +14,7 @@ from tests.web.console_scene import Scene, fill
 from tests.web.console_served import Console, serving
 from tests.web.console_window import launched
 
-from midsource.config import Config, InstanceConfig
+from midsource.config import Config, EgressConfig, InstanceConfig, Role
 from midsource.net.clock import SystemClock
 from midsource.store import migrate
 from midsource.store.database import Database
@@ -42,14 +43,26 @@ def migrated_mid(make_database: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-def console(make_database: Callable[..., str], migrated: str, tmp_path: Path, free_port: int) -> Iterator[Console]:
+def serve_console(
+    make_database: Callable[..., str], migrated: str, migrated_mid: str, tmp_path: Path, free_port: int
+) -> Iterator[Callable[..., Console]]:
+    """Give ``serve(name, role, egress=…)``: it serves the console of an empty instance, once, until the test ends."""
+    with ExitStack() as stack:
+
+        def serve(name: str, role: Role, egress: EgressConfig | None = None) -> Console:
+            instance = InstanceConfig(name, role, port=free_port)
+            config = Config(tmp_path, instances=(instance,), egress=egress or EgressConfig())
+            url = make_database(migrated if role == "marketing" else migrated_mid)
+            database = stack.enter_context(Database(name, url, application="tests", max_connections=4))
+            return Console(tmp_path, database, stack.enter_context(serving(config, instance, database)))
+
+        yield serve
+
+
+@pytest.fixture
+def console(serve_console: Callable[..., Console]) -> Console:
     """Serve the console of an empty marketing instance."""
-    instance = InstanceConfig("marketing", "marketing", port=free_port)
-    with (
-        Database("marketing", make_database(migrated), application="tests", max_connections=4) as database,
-        serving(Config(tmp_path, instances=(instance,)), instance, database) as address,
-    ):
-        yield Console(tmp_path, database, address)
+    return serve_console("marketing", "marketing")
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,8 @@ PATHS = ("/", "/deliveries", "/accounts", "/workflows", "/options", "/processes"
 
 
 @pytest.fixture
-def mid(make_database: Callable[..., str], migrated_mid: str, tmp_path: Path, free_port: int) -> Iterator[Console]:
-    instance = InstanceConfig("mid1", "mid", port=free_port)
-    with (
-        Database("mid1", make_database(migrated_mid), application="tests", max_connections=4) as database,
-        serving(Config(tmp_path, instances=(instance,)), instance, database) as address,
-    ):
-        yield Console(tmp_path, database, address)
+def mid(serve_console: Callable[..., Console]) -> Console:
+    return serve_console("mid1", "mid")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -19,10 +18,10 @@ from tests.hook import Hook, receiving
 from tests.web.console_axe import violations
 from tests.web.console_looks import faults, walk
 from tests.web.console_scene import HOSTILE
-from tests.web.console_served import Console, serving
+from tests.web.console_served import Console
 from tests.web.console_window import HEIGHTS, signed_in, window
 
-from midsource.config import Config, EgressConfig, InstanceConfig
+from midsource.config import EgressConfig
 from midsource.doctor import supervisors
 from midsource.doctor.channels import SIGNATURE, TIMESTAMP
 from midsource.doctor.supervisors import Channel, Draft
@@ -30,7 +29,6 @@ from midsource.model.finding import Severity
 from midsource.net.clock import SystemClock
 from midsource.security import access, operators, sessions
 from midsource.security.roles import SYSTEM, Role
-from midsource.store.database import Database
 from midsource.web.console.catalogue import texts
 from midsource.web.console.pages.supervisors import FIELDS, read
 
@@ -45,24 +43,9 @@ def hook() -> Iterator[Hook]:
 
 
 @pytest.fixture(params=["marketing", "mid"])
-def console(
-    request: pytest.FixtureRequest,
-    make_database: Callable[..., str],
-    migrated: str,
-    migrated_mid: str,
-    tmp_path: Path,
-    free_port: int,
-) -> Iterator[Console]:
+def console(request: pytest.FixtureRequest, serve_console: Callable[..., Console]) -> Console:
     """Serve the console of either role, in a home that may post to private networks."""
-    role = request.param
-    instance = InstanceConfig("here", role, port=free_port)
-    config = Config(tmp_path, instances=(instance,), egress=EgressConfig(private_networks=True))
-    url = make_database(migrated if role == "marketing" else migrated_mid)
-    with (
-        Database("here", url, application="tests", max_connections=4) as database,
-        serving(config, instance, database) as address,
-    ):
-        yield Console(tmp_path, database, address)
+    return serve_console("here", request.param, egress=EgressConfig(private_networks=True))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import html
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import httpx2
 import pytest
@@ -14,10 +13,9 @@ from playwright.sync_api import Browser
 from tests.web.console_axe import violations
 from tests.web.console_looks import faults
 from tests.web.console_scene import HOSTILE
-from tests.web.console_served import Console, serving
+from tests.web.console_served import Console
 from tests.web.console_window import HEIGHTS, signed_in
 
-from midsource.config import Config, InstanceConfig
 from midsource.doctor import book
 from midsource.doctor.look import Looked
 from midsource.model.finding import Finding, Severity
@@ -78,23 +76,9 @@ def _fill(database: Database) -> None:
 
 
 @pytest.fixture(params=["marketing", "mid"])
-def console(
-    request: pytest.FixtureRequest,
-    make_database: Callable[..., str],
-    migrated: str,
-    migrated_mid: str,
-    tmp_path: Path,
-    free_port: int,
-) -> Iterator[Console]:
+def console(request: pytest.FixtureRequest, serve_console: Callable[..., Console]) -> Console:
     """Serve the console of either role."""
-    role = request.param
-    instance = InstanceConfig("here", role, port=free_port)
-    url = make_database(migrated if role == "marketing" else migrated_mid)
-    with (
-        Database("here", url, application="tests", max_connections=4) as database,
-        serving(Config(tmp_path, instances=(instance,)), instance, database) as address,
-    ):
-        yield Console(tmp_path, database, address)
+    return serve_console("here", request.param)
 
 
 @pytest.fixture
