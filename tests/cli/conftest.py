@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +13,9 @@ import pytest
 from midsource.cli.setup import free_port
 from midsource.config import environment
 
-PORTS_FROM = 27300
-"""Away from the ports of homes, and below those that the system gives to outgoing connections."""
+PORTS_FROM = 30_000 + os.getpid() % 100 * 20
+"""Away from the ports of homes, and below those that the system gives to outgoing connections. Of each process of a run its
+own: two that look for free ports at once find the same ones."""
 TEMPLATE = """\
 [postgres]
 mode = "external"
@@ -40,9 +42,21 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def midsource(tmp_path: Path) -> Iterator[Run]:
     """``midsource("status", "--json", env={…})``: the real command on the home of this test; it is down at the end."""
 
+    run = _runner("midsource", tmp_path)
+    yield run
+    run("down")
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Run:
+    """``process("web@mid1")``: one process of the home of this test in the foreground, as `up` starts it."""
+    return _runner("midsource.cli.process", tmp_path)
+
+
+def _runner(module: str, home: Path) -> Run:
     def run(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "midsource", "--home", str(tmp_path), *words],
+            [sys.executable, "-m", module, "--home", str(home), *words],
             capture_output=True,
             text=True,
             timeout=120,
@@ -51,8 +65,7 @@ def midsource(tmp_path: Path) -> Iterator[Run]:
             env={**environment(), **(env or {})},
         )
 
-    yield run
-    run("down")
+    return run
 
 
 @pytest.fixture
