@@ -145,7 +145,9 @@ def test_two_instances_never_share_a_database(midsource: Run, external: External
     assert midsource("workflow", "list").returncode == 0
 
 
-def test_a_newer_schema_is_refused_by_every_command_and_process(midsource: Run, external: External) -> None:
+def test_a_newer_schema_is_refused_by_every_command_and_process(
+    midsource: Run, process: Run, external: External
+) -> None:
     marketing, _ = external()
     assert midsource("init").returncode == 0
     with psycopg.connect(marketing, autocommit=True) as conn:
@@ -155,10 +157,10 @@ def test_a_newer_schema_is_refused_by_every_command_and_process(midsource: Run, 
         ["init"],
         ["migrate"],
         ["workflow", "list"],
-        ["process", "web@marketing"],
-        ["process", "worker@marketing"],
     ):
         refused_anywhere(midsource(*words))
+    for name in ("web@marketing", "worker@marketing"):
+        refused_anywhere(process(name))
     with psycopg.connect(marketing) as conn:
         assert conn.execute("select version_num from alembic_version").fetchone() == ("9999",)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from midsource.store import budget
 from midsource.web.app import THREADS
@@ -110,13 +111,33 @@ def test_a_reader_that_has_enough_ends_a_command_quietly(midsource: Run, externa
     assert done.stderr == ""
 
 
-def test_a_process_that_cannot_run_says_so_in_its_log_too(midsource: Run, external: External) -> None:
+def test_a_process_that_cannot_run_says_so_in_its_log_too(process: Run, external: External) -> None:
     external()
-    done = midsource("process", "worker@marketing")
+    done = process("worker@marketing")
     assert done.returncode == 3
     line = json.loads(done.stderr.splitlines()[0])
     assert (line["level"], line["process"], line["code"]) == ("error", "worker@marketing", "MS-500")
     assert "midsource init" in line["cause"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("carrier@marketing", "there is no process kind 'carrier': there are web, worker, mta, sandbox"),
+        ("mta@nowhere", "'nowhere'"),
+        ("mta@marketing", "it never sends"),
+    ],
+)
+def test_a_process_that_there_is_not_is_refused(
+    midsource: Run, process: Run, external: External, name: str, said: str
+) -> None:
+    external()
+    assert midsource("init").returncode == 0
+    done = process(name)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_budgets_are_what_the_processes_are_built_for() -> None:

@@ -75,7 +75,7 @@ class Bench:
         """Start a process of a home, as `up` does, and end it at the end. ``name`` as in ``mta@mid1``."""
         log = home / "log" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
-        argv = [sys.executable, "-P", "-m", "midsource", "--home", str(home), "process", name]
+        argv = [sys.executable, "-P", "-m", "midsource.cli.process", "--home", str(home), name]
         with log.open("ab") as file:
             child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
         started = Process(name, child, log)

@@ -10,17 +10,17 @@ import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from midsource.cli.ending import exit_code_of
 from midsource.cli.output import err, say_error
 from midsource.cli.session import Session
 from midsource.config import default_home, forget_libpq_variables
-from midsource.model.errors import MidsourceError, UserError, first_line
+from midsource.model.errors import UserError
 
 GROUPS = {
     "demo": ("demo", "Both halves, a sandbox, sample people, one real delivery; then the console"),
@@ -52,9 +52,7 @@ GROUPS = {
     "operator": ("operator", "Who may log in to the console: add, password, roles, list, disable"),
     "api-key": ("api_key", "Keys of programs that use the API: add, list, revoke"),
     "audit": ("audit", "Show who did what, to what, when"),
-    "process": ("process", "Run one process in the foreground (what `up` starts)"),
 }
-HIDDEN = {"process"}
 VALUED = ("--home", "--instance", "--role")
 
 
@@ -63,7 +61,7 @@ class Groups(typer.core.TyperGroup):
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # noqa: ARG002 - typer's signature
         """Return the commands in the order an operator meets them."""
-        return [name for name in GROUPS if name not in HIDDEN]
+        return list(GROUPS)
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ARG002
         """Import the group's module and return the command of this name."""
@@ -111,13 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
-    debug = "--debug" in arguments
+    return exit_code_of(lambda: _run(arguments), debug="--debug" in arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run one command; say what was wrong with its words."""
     try:
         result = app(args=list(arguments), prog_name="midsource", standalone_mode=False)
-    except MidsourceError as exc:
-        _trace(debug)
-        say_error(str(exc), exc.code)
-        return exc.exit_code
     except typer.TyperException as exc:
         wrong = _usage(exc)
         if type(exc).__name__ == "NoArgsIsHelpError":  # a group named without a command: its help is the answer
@@ -127,15 +125,8 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except typer.Exit as exc:
         return exc.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        say_error("Interrupted; what was committed stays, the rest was not begun.", "MS-190")
-        return 130
-    except BrokenPipeError:
-        return 0
-    except Exception as exc:  # noqa: BLE001 - the last line of defence: a bug of ours becomes a sentence
-        _trace(debug)
-        say_error(f"A bug of midsource: {first_line(exc)}. Repeat with --debug and report it.", "MS-900")
-        return 1
+    except typer.Abort as exc:
+        raise KeyboardInterrupt from exc
     return result if isinstance(result, int) else 0
 
 
@@ -176,8 +167,3 @@ def _command(arguments: Sequence[str]) -> list[str]:
     """Return the command that the words name, for pointing at its help: one word, and a second where it is a group."""
     words = [word for word in arguments if word in GROUPS]
     return words[:1]
-
-
-def _trace(debug: bool) -> None:
-    if debug:
-        traceback.print_exc()

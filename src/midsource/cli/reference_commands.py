@@ -36,9 +36,8 @@ def cli_page() -> str:
 def commands() -> Iterator[tuple[str, Any]]:
     """Yield (words, command) for every group and command an operator may call, in the order of the help."""
     for name, (module, _) in command_line.GROUPS.items():
-        if name not in command_line.HIDDEN:
-            found: Any = typer.main.get_command(importlib.import_module(f"midsource.cli.{module}").app)
-            yield from _below(name, getattr(found, "commands", {}).get(name, found))
+        found: Any = typer.main.get_command(importlib.import_module(f"midsource.cli.{module}").app)
+        yield from _below(name, getattr(found, "commands", {}).get(name, found))
 
 
 def _below(words: str, command: Any) -> Iterator[tuple[str, Any]]:

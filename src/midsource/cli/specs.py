@@ -40,5 +40,5 @@ def process_specs(config: Config, only: str = "", count: int = 1) -> tuple[Proce
 def _spec(config: Config, kind: str, label: str, instance: str) -> ProcessSpec:
     name = f"{kind}@{label}"
     log = config.home / "log" / instance / f"{kind}{label.removeprefix(instance)}.log"
-    argv = (sys.executable, "-P", "-m", "midsource", "--home", str(config.home), "process", name)
+    argv = (sys.executable, "-P", "-m", "midsource.cli.process", "--home", str(config.home), name)
     return ProcessSpec(name=name, argv=argv, log=log)

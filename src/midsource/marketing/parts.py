@@ -22,8 +22,8 @@ from midsource.wire.schema import PartRow
 
 PART_RAW_BYTES = 1_000_000
 """Uncompressed bytes of a part: about 100 kB on the wire, a second even over a poor line."""
-PAGE_ROWS = 10_000
-"""Rows of one query: a few MB in memory with ordinary data."""
+PAGE_ROWS = 2_000
+"""Rows of one query, as many as one part has by default: 4 MB in memory with ordinary data; 10 000 took a worker 21."""
 _KEYS_AT_ONCE = 40
 """A function of PostgreSQL takes 100 arguments, two for each key."""
 
