@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from midsource.engine.work import Cancelled, Context, Report
-from midsource.marketing import accounts, delivery_log, handover, orders, pages, pointers, sync
+from midsource.marketing import accounts, delivery_log, feed_reader, handover, orders, pages, pointers, sync
 from midsource.mid import deliveries as mid_deliveries
 from midsource.mid import ledger
 from midsource.mid import orders as mid_orders
@@ -155,6 +155,15 @@ def test_a_page_that_times_out_is_halved_until_it_passes_and_the_size_is_remembe
         halves.run(logs)
         assert len([seen for seen in proxy.seen if page_limit(seen) > 700]) <= len(failed) + 1
     assert halves.same_on_both_sides(delivery)
+
+
+def test_deliveries_come_in_smaller_pages_and_a_failed_one_is_halved_at_once(halves: LinkedHalves) -> None:
+    """What is asked for counts, not what the window would allow: no size is asked for twice in vain."""
+    most = feed_reader.MOST_ROWS["deliveries"]
+    with FaultProxy(halves.port, only_small_pages(most // 4)) as proxy:
+        halves.link_to(proxy.url)
+        halves.run(counters)
+    assert [page_limit(seen) for seen in proxy.seen[:3]] == [most, most // 2, most // 4]
 
 
 def test_an_answer_too_large_for_the_link_is_halved_too(halves: LinkedHalves, delivery: int) -> None:

@@ -23,6 +23,7 @@ from midsource.marketing.read_ahead import ReadAhead
 from midsource.model.errors import Failed
 from midsource.policy.parts import pause_seconds
 from midsource.policy.position import show
+from midsource.policy.window import MAX_ROWS, Window
 from midsource.store.database import Connection, StatementTimeout
 from midsource.wire.client import MAX_SKEW_SECONDS, DeliveryPage, LogPage, MidClient
 from midsource.wire.failures import LinkFailure
@@ -33,6 +34,8 @@ RECENT_EVERY_SECONDS = 10.0
 """How often backlog work makes way for what is new: today's results are never later than this plus one page."""
 GATHER_SECONDS = 1.0
 """While a delivery runs, pages begin at least this far apart: a page of a second's results costs what one result costs."""
+MOST_ROWS = {"deliveries": 1_000, "logs": MAX_ROWS}
+"""Rows of one page. A delivery costs a statement and its row stays locked to the end of the page: a second at most."""
 HALVINGS = 6
 """Failed pages in a row within a slice before the account pauses: 5 000 rows are 78 by then."""
 REWINDS = 2
@@ -170,7 +173,7 @@ class FeedReader:
         try:
             since = None if lane.cursor else lane.reached_at
             asked = self._ahead.take(lane.cursor) or self._ahead.ask(
-                after=lane.cursor, since=since, limit=lane.window.rows, wait=wait, held=self._held(lane)
+                after=lane.cursor, since=since, limit=self._window(lane).rows, wait=wait, held=self._held(lane)
             )
             answer, self._asked_at = asked.answer, asked.at
             if isinstance(answer, Rewound):
@@ -180,7 +183,7 @@ class FeedReader:
                 self._gone_before(lane, answer)
                 return None
             if answer.head.more and self._pages + 1 < self._most_pages:
-                self._ahead.begin(answer.head.cursor, lane.window.rows, held=self._held(lane))
+                self._ahead.begin(answer.head.cursor, self._window(lane).rows, held=self._held(lane))
             self._keep(lane, answer, 0.0 if wait else asked.seconds)
         except (LinkFailure, StatementTimeout) as exc:
             self._shrink(lane, exc)
@@ -195,6 +198,9 @@ class FeedReader:
         self._generation = answer.head.generation
         self._compare_clocks(answer)
         return answer
+
+    def _window(self, lane: Lane) -> Window:
+        return lane.window.at_most(MOST_ROWS[self._stream])
 
     def _held(self, lane: Lane) -> str:
         """Return the cursor before which everything is durable here: the backlog's whichever lane asks.
@@ -212,7 +218,7 @@ class FeedReader:
             if moved is None:
                 raise MovedByHand
             if page.head.rows:
-                moved = pointers.keep_window(conn, moved, moved.window.after_success(seconds))
+                moved = pointers.keep_window(conn, moved, self._window(moved).after_success(seconds))
             lanes = Lanes(moved, self._lanes.recent) if lane.is_backlog else Lanes(self._lanes.backlog, moved)
             lanes = pointers.merge(conn, lanes, self._context.say)
         self._lanes = lanes
@@ -231,7 +237,7 @@ class FeedReader:
     def _shrink(self, lane: Lane, exc: LinkFailure | StatementTimeout) -> None:
         """Halve the window after a failed page and remember it; raise where smaller pages do not help."""
         self._failed += 1
-        smaller = lane.window.after_failure()
+        smaller = self._window(lane).after_failure()
         too_much = isinstance(exc, StatementTimeout) or (exc.reached and exc.status != 429)
         hopeful = too_much and not lane.window.is_smallest and self._failed <= HALVINGS
         with self._context.database.transaction() as conn:

@@ -50,5 +50,5 @@ class Window:
         return self.rows <= MIN_ROWS
 
     def at_most(self, limit: int) -> Window:
-        """Return the window inside the peer's own limit."""
+        """Return the window with a page of no more than ``limit`` rows."""
         return replace(self, rows=max(MIN_ROWS, min(self.rows, limit)))

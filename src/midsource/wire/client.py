@@ -286,10 +286,11 @@ class MidClient:
             return self._parse(answer, Rewound)
         if answer.status == 410:
             return self._parse(answer, GoneBefore)
-        first, _, rest = answer.body.partition(b"\n")
+        end = answer.body.find(b"\n") + 1 or len(answer.body)
+        body = memoryview(answer.body)  # a page is megabytes: no copy of it
         try:
-            head = self._head.decode(first)
-            rows = decoder.decode_lines(rest) if rest.strip() else []
+            head = self._head.decode(body[:end])
+            rows = decoder.decode_lines(body[end:])
         except msgspec.DecodeError as exc:
             raise failures.not_a_mid(self.url, f"its feed cannot be read: {exc}", answer.status) from exc
         if head.rows != len(rows):
