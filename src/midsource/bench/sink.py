@@ -56,11 +56,11 @@ class LightSink:
 def light_sink(bench: Bench, delay_ms: int = 0) -> LightSink:
     """Start a light sink that answers after ``delay_ms``, until the end. Raises Failed without a C compiler."""
     program = bench.once("light sink program", lambda: compiled(bench.folder))
-    child = subprocess.Popen([program, str(delay_ms)], stdout=subprocess.PIPE, text=True)
+    child = bench.start([str(program), str(delay_ms)], subprocess.PIPE)
     bench.finally_(lambda: stop(child))
     assert child.stdout is not None
     with child.stdout as said:
-        port = said.readline().strip()
+        port = said.readline().decode("ascii", "replace").strip()
     if not port.isdigit():
         raise Failed("the light sink did not start", "see what it said above")
     return LightSink(int(port), child.pid)

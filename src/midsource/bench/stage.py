@@ -1,7 +1,7 @@
 """What every row of the benchmark works with: a folder, a PostgreSQL, how often and how much, and what to clean up.
 
-The caller (the command line) gives the server, because a benchmark belongs to no home of an operator: everything is made
-in a folder of its own and ends with it. What several rows need (a sending mid, a pair) is made once, by whoever asks
+The caller (the command line) gives the server and the way to start a process, because a benchmark belongs to no home of an
+operator: everything is made in a folder of its own and ends with it, a process even where the benchmark is killed. What several rows need (a sending mid, a pair) is made once, by whoever asks
 first, and closed at the end.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeAlias, TypeVar, cast
 
 from midsource.bench import machine
 from midsource.model.errors import Failed
@@ -23,6 +23,8 @@ from midsource.net.clock import SystemClock
 from midsource.store.database import Database
 
 T = TypeVar("T")
+Start: TypeAlias = Callable[[Sequence[str], "int | IO[bytes]"], subprocess.Popen[bytes]]
+"""Starts a program whose output goes there, and which does not outlive us."""
 STOP_SECONDS = 30.0
 """How long a process may take to end before it is killed."""
 
@@ -33,6 +35,7 @@ class Bench:
 
     folder: Path
     database: Callable[[str], str]
+    start: Start
     runs: int = 3
     scale: float = 1.0
     mtas: int = 1
@@ -77,7 +80,7 @@ class Bench:
         log.parent.mkdir(exist_ok=True)
         argv = [sys.executable, "-P", "-m", "midsource.cli.process", "--home", str(home), name]
         with log.open("ab") as file:
-            child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+            child = self.start(argv, file)
         started = Process(name, child, log)
         self.finally_(started.stop)
         return started

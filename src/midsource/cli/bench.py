@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -27,6 +29,7 @@ from midsource.cli.session import runtime_folder
 from midsource.model.errors import MidsourceError, UserError
 from midsource.net.clock import SystemClock
 from midsource.supervise.postgres import EmbeddedPostgres
+from midsource.supervise.spawn import spawn
 
 MAX_RUNS = 20
 MAX_SCALE = 10.0
@@ -58,7 +61,7 @@ def bench(
     with (
         _scene(folder, keep=keep) as (place, database),
         err.status("") as status,
-        Bench(place, database, runs, scale, mtas or os.cpu_count() or 1, say=status.update) as scene,
+        Bench(place, database, _start, runs, scale, mtas or os.cpu_count() or 1, say=status.update) as scene,
     ):
         for name in chosen:
             status.update(name)
@@ -114,6 +117,10 @@ def _scene(parent: str, *, keep: bool) -> Iterator[tuple[Path, Callable[[str], s
             say(f"kept: {place}")
         else:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _start(argv: Sequence[str], output: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    return spawn(argv, death_signal=signal.SIGKILL, output=output)
 
 
 def _tell(measured: list[Row]) -> None:
