@@ -159,7 +159,7 @@ def test_a_page_that_times_out_is_halved_until_it_passes_and_the_size_is_remembe
 
 def test_deliveries_come_in_smaller_pages_and_a_failed_one_is_halved_at_once(halves: LinkedHalves) -> None:
     """What is asked for counts, not what the window would allow: no size is asked for twice in vain."""
-    most = feed_reader.MOST_ROWS["deliveries"]
+    most = feed_reader.DELIVERY_ROWS
     with FaultProxy(halves.port, only_small_pages(most // 4)) as proxy:
         halves.link_to(proxy.url)
         halves.run(counters)

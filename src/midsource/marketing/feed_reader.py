@@ -34,8 +34,9 @@ RECENT_EVERY_SECONDS = 10.0
 """How often backlog work makes way for what is new: today's results are never later than this plus one page."""
 GATHER_SECONDS = 1.0
 """While a delivery runs, pages begin at least this far apart: a page of a second's results costs what one result costs."""
-MOST_ROWS = {"deliveries": 1_000, "logs": MAX_ROWS}
-"""Rows of one page. A delivery costs a statement and its row stays locked to the end of the page: a second at most."""
+DELIVERY_ROWS = 1_000
+"""Deliveries of one page: each costs a statement, and its row stays locked to the end of the page, a second at most."""
+MOST_ROWS = {"deliveries": DELIVERY_ROWS, "logs": MAX_ROWS}
 HALVINGS = 6
 """Failed pages in a row within a slice before the account pauses: 5 000 rows are 78 by then."""
 REWINDS = 2
