@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from midsource.mid import counters, hold, orders
 from midsource.mid.hold import WHY
 from midsource.store.database import scalar
 from midsource.testing.leases import batches, states
-from midsource.testing.mid import MidDatabase
+from midsource.testing.mid import MidDatabase, rows_read
 
 
 def started(mid: MidDatabase, serial: int = 1, *, messages: int = 10, policy: str = "hold") -> int:
@@ -109,3 +111,27 @@ def test_a_second_restore_in_the_middle_of_a_release_names_anew(
     restored(mid_db)
     assert [release(mid_db), release(mid_db)] == [(False, 10), (True, 5)]
     assert moves(mid_db)[6, 62] == 25
+
+
+def test_a_page_of_what_is_known_reads_its_own_messages_and_not_the_whole_delivery(mid_db: MidDatabase) -> None:
+    """A database just put back has no statistics, and a delivery of a million is told in a thousand pages."""
+    number = mid_db.delivery(messages=20_000)
+    now = mid_db.clock.now()
+    rows = [
+        {
+            "id": id_,
+            "state": 1,
+            "reason": 0,
+            "attempts": 1,
+            "revision": 2,
+            "event_at": now.isoformat(),
+            "message_id": "",
+        }
+        for id_ in range(10_001, 10_501)
+    ]
+    key = {"account": mid_db.account_id, "delivery": number, "rows": json.dumps(rows)}
+    with mid_db.database.transaction() as conn:
+        before = rows_read(conn)  # what this connection did earlier and has not told yet
+        changed = conn.execute(hold._KNOWN, key).fetchall()
+        assert sum(count for *_, count in changed) == len(rows)
+        assert rows_read(conn) - before <= 4 * len(rows)

@@ -13,7 +13,7 @@ from midsource.mid import counters, ledger
 from midsource.mid.ledger import OutcomeRecord
 from midsource.model.message import TRANSITIONS, MessageEvent, MessageState
 from midsource.store.database import Connection, scalar
-from midsource.testing.mid import MidDatabase
+from midsource.testing.mid import MidDatabase, rows_read
 
 E, S = MessageEvent, MessageState
 
@@ -265,12 +265,6 @@ def test_writers_of_the_same_messages_in_any_order_never_deadlock(mid_db: MidDat
         assert scalar(conn, "select sum(revision - 1) from message") == applied[True]
         assert scalar(conn, "select count(*) from outcome where not evidence") == applied[True]
         assert scalar(conn, "select count(*) from outcome where evidence") == applied[False]
-
-
-def rows_read(conn: Connection) -> int:
-    """Return how many rows of the ledger this transaction has read."""
-    read = "coalesce(sum(seq_tup_read), 0) + coalesce(sum(idx_tup_fetch), 0)"
-    return int(scalar(conn, f"select {read} from pg_stat_xact_user_tables where relname like 'message\\_2%'"))
 
 
 def test_a_batch_reads_its_own_messages_and_not_the_whole_delivery(mid_db: MidDatabase) -> None:

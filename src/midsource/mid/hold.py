@@ -47,6 +47,7 @@ with told as (
     update message m set state = o.state, reason = o.reason, attempts = o.attempts, revision = o.revision,
         event_at = o.event_at, message_id = o.message_id, first_try_at = coalesce(m.first_try_at, o.event_at)
     from old o where m.account_id = %(account)s and m.delivery_id = %(delivery)s and m.id = o.id
+        and m.id between (select min(id) from told) and (select max(id) from told)
     returning o.domain, o.old_state, m.state
 )
 select domain, old_state, state, count(*) from changed group by 1, 2, 3
