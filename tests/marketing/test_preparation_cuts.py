@@ -8,10 +8,12 @@ import pytest
 from tests.marketing.preparation_scene import Work, small
 
 from midsource.engine.work import Cancelled
-from midsource.marketing import deliveries
+from midsource.marketing import deliveries, parts, targeting
 from midsource.marketing.preparation import PreparationFailed, prepare
 from midsource.model.delivery import DeliveryEvent, DeliveryState
 from midsource.model.errors import Conflict
+from midsource.store.database import scalar
+from midsource.testing.reading import rows_read
 
 
 def test_cut_at_any_step_and_run_again_gives_the_same(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +131,28 @@ def test_person_gone_between_target_and_parts_is_noticed(work: Work) -> None:
         conn.execute("delete from recipient where id = (select max(recipient_id) from broad_log where state = 6)")
     with pytest.raises(PreparationFailed, match=r"1 of \d+ people were erased while the delivery was prepared"):
         work.prepare(number)
+
+
+def test_a_page_of_people_reads_its_own_log_rows_and_not_all_that_is_left(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log just written has no statistics; the cost of a page must not depend on them, nor on how many are left."""
+    work.bring_sample(3_000)
+    number = work.create_sample()
+    monkeypatch.setattr(parts, "PAGE_ROWS", 100)
+    with work.database.transaction() as conn:
+        targeting.target(conn, work.get(number), work.clock.now())
+    with work.database.transaction() as conn:
+        reader = parts.PeopleReader(conn, number, ["first_name"])
+        before, seen, after, pages = rows_read(conn, "broad_log"), 0, 0, 0
+        while True:
+            page = reader.page(conn, after)
+            seen, after, pages = seen + len(page.people), page.reached, pages + 1
+            if page.is_last:
+                break
+        read = rows_read(conn, "broad_log") - before
+        targeted = scalar(conn, "select count(*) from broad_log where delivery_id = %s", (number,))
+        pending = scalar(conn, "select count(*) from broad_log where delivery_id = %s and state = 6", (number,))
+        assert read <= 2 * targeted
+        assert seen == pending
+        assert pages == -(-targeted // 100)

@@ -10,7 +10,8 @@ from midsource.mid import counters, hold, orders
 from midsource.mid.hold import WHY
 from midsource.store.database import scalar
 from midsource.testing.leases import batches, states
-from midsource.testing.mid import MidDatabase, rows_read
+from midsource.testing.mid import MidDatabase
+from midsource.testing.reading import rows_read
 
 
 def started(mid: MidDatabase, serial: int = 1, *, messages: int = 10, policy: str = "hold") -> int:
@@ -131,7 +132,7 @@ def test_a_page_of_what_is_known_reads_its_own_messages_and_not_the_whole_delive
     ]
     key = {"account": mid_db.account_id, "delivery": number, "rows": json.dumps(rows)}
     with mid_db.database.transaction() as conn:
-        before = rows_read(conn)  # what this connection did earlier and has not told yet
+        before = rows_read(conn, "message")  # what this connection did earlier and has not told yet
         changed = conn.execute(hold._KNOWN, key).fetchall()
         assert sum(count for *_, count in changed) == len(rows)
-        assert rows_read(conn) - before <= 4 * len(rows)
+        assert rows_read(conn, "message") - before <= 4 * len(rows)

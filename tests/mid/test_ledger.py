@@ -13,7 +13,8 @@ from midsource.mid import counters, ledger
 from midsource.mid.ledger import OutcomeRecord
 from midsource.model.message import TRANSITIONS, MessageEvent, MessageState
 from midsource.store.database import Connection, scalar
-from midsource.testing.mid import MidDatabase, rows_read
+from midsource.testing.mid import MidDatabase
+from midsource.testing.reading import rows_read
 
 E, S = MessageEvent, MessageState
 
@@ -298,7 +299,7 @@ def test_a_ledger_of_years_costs_a_batch_no_more_than_one_of_a_month(mid_db: Mid
     records = [OutcomeRecord(delivery, n, E.ACCEPTED, mid_db.clock.now()) for n in range(1, 1_001)]
     with mid_db.database.transaction() as conn:
         assert ledger.record_outcomes(conn, mid_db.account_id, records, mid_db.clock.now()).changed == 1_000
-        assert rows_read(conn) <= 4 * len(records), "of this month, and nothing of the 36 000 of the others"
+        assert rows_read(conn, "message") <= 4 * len(records), "of this month, and nothing of the 36 000 of the others"
 
 
 def test_outcomes_of_several_months_are_recorded_in_the_order_given(mid_db: MidDatabase) -> None:

@@ -16,6 +16,7 @@ from midsource.net.clock import SystemClock
 from midsource.policy.paths import Head, Want
 from midsource.store.database import scalar
 from midsource.testing.link import LinkedHalves
+from midsource.testing.reading import rows_read
 from midsource.wire.hold import KnownRow
 from midsource.workflows import delivery_logs, reconcile
 
@@ -234,3 +235,22 @@ def test_a_gap_is_not_filled_by_a_comparison_that_compared_nothing(halves: Linke
     with halves.marketing.transaction() as conn:
         assert gaps.fill(conn) == []
         assert [gap.cause for gap in gaps.unfilled(conn)] == ["set by hand"]
+
+
+def test_telling_reads_each_log_row_once_and_not_all_that_is_left_for_each_page(
+    halves: LinkedHalves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of a delivery under way may have no statistics yet."""
+    number, rows = started(halves), 20_000
+    monkeypatch.setattr(telling, "KNOWN_ROWS", 500)
+    with halves.marketing.transaction() as conn:
+        conn.execute(
+            "insert into broad_log (delivery_id, id, recipient_id, state, event_at, revision) "
+            "select %s, n, n, 1, now(), 2 from generate_series(1001, 1000 + %s) n",
+            (number, rows),
+        )
+        before, after, pages = rows_read(conn, "broad_log"), 0, 0
+        while page := telling._page(conn, number, after):
+            after, pages = page[-1].id, pages + 1
+        assert pages >= rows / 500
+        assert rows_read(conn, "broad_log") - before <= 2 * rows

@@ -16,14 +16,14 @@ from psycopg import sql
 
 from midsource.marketing.fields import FIXED
 from midsource.model.message import MessageState
-from midsource.store.database import Connection
+from midsource.store.database import Connection, scalar
 from midsource.wire import rows as wire
 from midsource.wire.schema import PartRow
 
 PART_RAW_BYTES = 1_000_000
 """Uncompressed bytes of a part: about 100 kB on the wire, a second even over a poor line."""
 PAGE_ROWS = 2_000
-"""Rows of one query, as many as one part has by default: 4 MB in memory with ordinary data; 10 000 took a worker 21."""
+"""Log rows of one query, as many as one part has by default: 4 MB in memory with ordinary data; 10 000 took a worker 21."""
 _KEYS_AT_ONCE = 40
 """A function of PostgreSQL takes 100 arguments, two for each key."""
 
@@ -39,7 +39,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """People of one query, the log id it reached, and whether there is nothing after it."""
+    """People of one query, the log id up to which it looked, and whether there is nothing after it."""
 
     people: list[Person]
     reached: int
@@ -89,24 +89,32 @@ class PartCutter:
 
 
 class PeopleReader:
-    """Reads pages of people of one delivery with the fields its content uses; the statement is built once."""
+    """Reads pages of people of one delivery with the fields its content uses; the statement is built once.
 
-    def __init__(self, delivery_id: int, used: Collection[str]) -> None:
+    A page is a range of log ids, which are numbered without gaps (targeting): asked for *the next so many*, the planner would
+    read and sort everybody who is left for each page, as long as the log rows just written have no statistics.
+    """
+
+    def __init__(self, conn: Connection, delivery_id: int, used: Collection[str]) -> None:
         self._delivery_id = delivery_id
+        self._last = int(
+            scalar(conn, "select coalesce(max(id), 0) from broad_log where delivery_id = %s", (delivery_id,))
+        )
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
-        # The limit stands inside: the planner then looks people up one by one, with or without statistics of the log.
+        # The limit, never reached, stands inside: the planner then looks people up one by one, with or without statistics.
         self._statement = sql.SQL(
             "select l.id, l.email, r.id is not null, ({data})::text from (select id, email, recipient_id from broad_log "
-            "where delivery_id = %s and id > %s and state = {pending} order by id limit {page}) l "
+            "where delivery_id = %s and id > %s and id <= %s and state = {pending} order by id limit {page}) l "
             "left join recipient r on r.id = l.recipient_id order by l.id"
         ).format(data=_data(sorted(used)), pending=sql.Literal(int(MessageState.PENDING)), page=sql.Literal(PAGE_ROWS))
 
     def page(self, conn: Connection, after: int) -> Page:
         """Return the next people after log id ``after``; who was erased meanwhile is left out."""
+        reached = after + PAGE_ROWS
         with conn.cursor(binary=True) as cursor:
-            found = cursor.execute(self._statement, (self._delivery_id, after)).fetchall()
+            found = cursor.execute(self._statement, (self._delivery_id, after, reached)).fetchall()
         people = [Person(row[0], row[1], self._decode(row[3])) for row in found if row[2]]
-        return Page(people, found[-1][0] if found else after, is_last=len(found) < PAGE_ROWS)
+        return Page(people, reached, is_last=reached >= self._last)
 
 
 def stored_up_to(conn: Connection, delivery_id: int) -> tuple[int, int, int]:

@@ -131,8 +131,8 @@ class _Personalisation:
         self._started = self._boot = context.clock.boot_seconds()
         self._times = StatementTimes(context.clock.boot_seconds)
         self._trial = Trial(delivery)
-        self._reader = parts.PeopleReader(delivery.id, fields_used(delivery.content))
         with context.database.transaction() as conn:
+            self._reader = parts.PeopleReader(conn, delivery.id, fields_used(delivery.content))
             self._cutter = parts.PartCutter(options.integer(conn, "NmsBroadcast_MidAnalyzeBatchSize"))
             self._after, self._position, self._stored = parts.stored_up_to(conn, delivery.id)
         self._waiting: list[parts.Part] = []

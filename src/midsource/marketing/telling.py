@@ -10,7 +10,7 @@ from __future__ import annotations
 from midsource.engine.work import Context
 from midsource.marketing import deliveries
 from midsource.model.errors import NotFound
-from midsource.store.database import Connection
+from midsource.store.database import Connection, in_key_order
 from midsource.wire.client import MidClient
 from midsource.wire.hold import KNOWN_ROWS, Known, KnownRow
 
@@ -60,7 +60,7 @@ def _tell_delivery(context: Context, client: MidClient, delivery_id: int, after:
         context.beat()
         if context.clock.boot_seconds() > deadline:
             return False
-        with context.database.connection() as conn:
+        with context.database.transaction() as conn:
             rows = _page(conn, delivery_id, after)
         is_last = len(rows) < KNOWN_ROWS
         client.tell_known(delivery_id, Known(rows=rows, last=is_last))
@@ -75,7 +75,8 @@ def _page(conn: Connection, delivery_id: int, after: int) -> tuple[KnownRow, ...
     except NotFound:  # this side was put back as well: it knows nothing of it
         return ()
     names = KnownRow.__struct_fields__
-    found = conn.execute(_ROWS, (delivery_id, after, KNOWN_ROWS)).fetchall()
+    with in_key_order(conn):
+        found = conn.execute(_ROWS, (delivery_id, after, KNOWN_ROWS), prepare=False).fetchall()
     return tuple(KnownRow(**dict(zip(names, row, strict=True))) for row in found)
 
 

@@ -232,6 +232,19 @@ class StatementTimeout(Failed):
     code = "MS-310"
 
 
+@contextmanager
+def in_key_order(conn: Connection) -> Iterator[None]:
+    """Have the next rows by a key found by walking its index. In a transaction; for statements that are planned anew.
+
+    Without statistics, which rows just written and a database just restored lack, the planner takes all that is left for a
+    handful, and reads and sorts it for each page.
+    """
+    ways = "select set_config('enable_sort', %(on)s, true), set_config('enable_bitmapscan', %(on)s, true)"
+    conn.execute(ways, {"on": "off"})
+    yield
+    conn.execute(ways, {"on": "on"})  # not after an exception: the transaction ends, and this with it
+
+
 def _remedy(name: str, said: str) -> str:
     """Return what an operator does about a server's refusal to be connected to."""
     if "authentication failed" in said or "no password supplied" in said or "pg_hba.conf" in said:

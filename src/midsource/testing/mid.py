@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from midsource.mid import counters
 from midsource.model.ids import delivery_id
-from midsource.store.database import Connection, Database, scalar
+from midsource.store.database import Database
 from midsource.testing.clock import ManualClock
 
 
@@ -54,12 +54,3 @@ class MidDatabase:
             tally = [(number, domain, None, 6, n) for domain, n in found]
             counters.write_batch(conn, self.account_id, [number], now, tally)
         return number
-
-
-def rows_read(conn: Connection) -> int:
-    """Return how many rows of the ledger this connection has read and not yet told the statistics: compare two of them."""
-    statement = (
-        "select coalesce(sum(seq_tup_read), 0) + coalesce(sum(idx_tup_fetch), 0) from pg_stat_xact_user_tables "
-        "where relname like 'message\\_2%'"
-    )
-    return int(scalar(conn, statement))
