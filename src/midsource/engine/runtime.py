@@ -29,8 +29,11 @@ from midsource.store.budget import ENGINE_POOL
 from midsource.store.database import LINE, Database, said_plainly
 
 QUEUE = "slices"
-QUEUE_POLL_SECONDS = 0.75
-"""People wait for hand-over and orders; each poll is four small transactions and 5 ms, half of what an idle worker does."""
+QUEUE_POLL_SECONDS = 1.0
+"""As often as the leader hands out (TURN_SECONDS). Each poll is four small transactions and 5 ms: twice a second they were
+half of what an idle worker does."""
+NOTIFICATION_SECONDS = 30.0
+"""How often DBOS looks for messages between workflows; ours send none."""
 SLICES_AT_ONCE = 6
 """Slices one worker runs at once: they wait for HTTP and the database most of their time."""
 APPLICATION_VERSION = "slices-1"
@@ -114,6 +117,7 @@ class Engine:
             serializer=DBOSPortableJSONSerializer(),
             log_level="WARNING",
             use_listen_notify=False,
+            notification_listener_polling_interval_sec=NOTIFICATION_SECONDS,
         )
 
     def _register_workflows(self) -> None:

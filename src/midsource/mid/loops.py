@@ -76,6 +76,7 @@ class Loops:
         self._clock = clock
         self._touched: dict[DeliveryKey, float] = {}
         self._stopping = asyncio.Event()
+        self._at_work = asyncio.Event()
         self._quiet = False
         self._watch = recovery.Watch(clock, outfit.lease_seconds)
         self._strays_at = clock.boot_seconds()
@@ -148,6 +149,8 @@ class Loops:
         found = await self._in(self._lease_pool, lambda: self._leasing.take(queues, held, mine))
         for delivery in mine - found.sending:
             self._desk.give_up(delivery, Fate.CANCEL if delivery in found.stopped else Fate.LEAVE)
+        if found.taken:
+            self._at_work.set()
         for taken in found.taken:
             self._desk.add(taken.lease, taken.prepared, taken.messages, found.ends)
         if queues:
@@ -168,10 +171,15 @@ class Loops:
             await asyncio.sleep(0.01)  # changes come in hundreds; one plan serves them all
 
     async def _sync_once(self) -> None:
+        await (
+            self._at_work.wait()
+        )  # who has nothing in hand writes nothing: an idle process had woken twenty times a second
         await asyncio.sleep(SYNC_SECONDS)
         if self._journal.is_dirty:
             self._journal.flush()
             await self._in(self._disk_pool, self._journal.sync)
+        elif not self._desk.messages_held:
+            self._at_work.clear()
 
     async def _settle_until_quiet(self) -> None:
         while not self._quiet or self._journal.collected:
@@ -188,6 +196,7 @@ class Loops:
         if (sealed := self._journal.seal()) is not None:
             await self._in(self._settle_pool, lambda: self._settle(sealed))
             self._journal.applied(sealed)
+            self._at_work.set()  # this is to be written, too
             self._desk.settled(sealed)
             for key in {(outcome.account_id, outcome.delivery_id) for outcome in sealed.outcomes}:
                 self._touched.setdefault(key, self._clock.boot_seconds())
