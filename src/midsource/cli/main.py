@@ -1,7 +1,7 @@
 """The command line: finds the command group, runs it, and turns every expected failure into one sentence and an exit code.
 
-Exit codes (design 9): 0 fine, 1 the thing failed, 2 wrong use, 3 something is unhealthy. ``--home``, ``--instance``,
-``--role`` and ``--debug`` may stand anywhere before ``--``. Groups are imported when named, so a command starts fast.
+``--home``, ``--instance``, ``--role`` and ``--debug`` may stand anywhere before ``--``. Groups are imported when named, so a
+command starts fast. Exit codes: cli/ending.py.
 """
 
 from __future__ import annotations

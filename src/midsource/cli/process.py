@@ -33,9 +33,10 @@ def main() -> None:
     forget_libpq_variables()
     parser = argparse.ArgumentParser("midsource.cli.process", description="Run one process in the foreground.")
     parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of a failure.")
     parser.add_argument("name", help="As in web@marketing or mta@mid1.2.")
     words = parser.parse_args()
-    sys.exit(exit_code_of(lambda: run(words.home.absolute(), words.name), debug=False))
+    sys.exit(exit_code_of(lambda: run(words.home.absolute(), words.name), debug=words.debug))
 
 
 def run(home: Path, name: str) -> int:
