@@ -171,9 +171,8 @@ class Loops:
             await asyncio.sleep(0.01)  # changes come in hundreds; one plan serves them all
 
     async def _sync_once(self) -> None:
-        await (
-            self._at_work.wait()
-        )  # who has nothing in hand writes nothing: an idle process had woken twenty times a second
+        # Who has nothing in hand writes nothing: an idle process had woken twenty times a second.
+        await self._at_work.wait()
         await asyncio.sleep(SYNC_SECONDS)
         if self._journal.is_dirty:
             self._journal.flush()
