@@ -23,8 +23,8 @@ from midsource.mid import accounts
 from midsource.model.errors import Failed
 from midsource.model.schedule import plan
 from midsource.store import migrate, processes
-from midsource.store.database import Connection, Database
-from midsource.workflows import delivery_logs
+from midsource.store.database import Connection, Database, scalar
+from midsource.workflows import delivery_logs, reconcile
 
 SENDER = "lettre@news.exemple.fr"
 WORKER, WEB, MTA = "worker@marketing", "web@mid1", "mta@mid1"
@@ -253,12 +253,19 @@ class Watch:
 
 
 def the_pair(bench: Bench) -> Pair:
-    """Return the pair that several rows share. Its log is pulled when a row asks, not at the seventh minute of an hour."""
+    """Return the pair that several rows share. Its log is pulled when a row asks, and by nobody else meanwhile."""
 
     def make() -> Pair:
         pair = Pair.make(bench)
+        names = [delivery_logs.NAME, reconcile.NAME]  # both pull, each hour and soon after a first start
         with pair.marketing.transaction() as conn:
-            scheduling.save(conn, delivery_logs.NAME, plan("0 0 1 1 *", "UTC"), "bench", bench.clock.now())
+            for name in names:
+                scheduling.save(conn, name, plan("0 0 1 1 *", "UTC"), "bench", bench.clock.now())
+        with pair.marketing.connection() as conn:
+            under_way = "select exists (select from workflow_run where workflow = any(%s) and finished_at is null)"
+            wait_until(
+                lambda: not scalar(conn, under_way, (names,)), "the end of first pulls", START_SECONDS, pair.worker
+            )
         return pair
 
     return bench.once("the pair", make)
