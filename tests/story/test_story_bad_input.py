@@ -257,9 +257,8 @@ def test_a_full_disk_is_one_sentence_and_keeps_nothing_half_done(open_folder: Pa
         file = open_folder / "many.csv"
         lines = [f"f{n},f{n}@gmail.example,{'x' * 200}" for n in range(60_000)]
         file.write_text("\n".join(["external_id,email,first_name", *lines]) + "\n")
-        home.run(
-            "recipients", "list"
-        )  # last of all: the server stays for five seconds, and would not start on a full disk
+        # Last of all: the server stays for five seconds, and would not start on a full disk.
+        home.run("recipients", "list")
         ballast = disk / "ballast"
         space = os.statvfs(disk)
         ballast.write_bytes(b"\0" * (space.f_bavail * space.f_frsize - BALLAST_BYTES_LEFT))

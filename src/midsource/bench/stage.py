@@ -1,8 +1,8 @@
 """What every row of the benchmark works with: a folder, a PostgreSQL, how often and how much, and what to clean up.
 
 The caller (the command line) gives the server and the way to start a process, because a benchmark belongs to no home of an
-operator: everything is made in a folder of its own and ends with it, a process even where the benchmark is killed. What
-several rows need (a sending mid, a pair) is made once, by whoever asks first, and closed at the end.
+operator: everything is made in a folder of its own and ends with it, a process of ours even where the benchmark is killed (a
+peer's is not bound so). What several rows need (a sending mid, a pair) is made once, by whoever asks first, and closed at the end.
 """
 
 from __future__ import annotations

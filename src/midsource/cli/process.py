@@ -1,6 +1,6 @@
 """``python -m midsource.cli.process --home DIR KIND@INSTANCE``: one process in the foreground until SIGTERM; what `up` starts.
 
-It is no command: reading the words of the command line costs each process 9 MiB, which a home pays five times and more.
+It is no command: reading the words of the command line costs each process 8 MiB, which a home pays five times and more.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class PeopleReader:
             scalar(conn, "select coalesce(max(id), 0) from broad_log where delivery_id = %s", (delivery_id,))
         )
         self._decode = msgspec.json.Decoder(dict[str, Any]).decode
-        # The limit, never reached, stands inside: the planner then looks people up one by one, with or without statistics.
+        # The limit, which cuts nothing, stands inside: the planner then looks people up one by one, with or without statistics.
         self._statement = sql.SQL(
             "select l.id, l.email, r.id is not null, ({data})::text from (select id, email, recipient_id from broad_log "
             "where delivery_id = %s and id > %s and id <= %s and state = {pending} order by id limit {page}) l "
